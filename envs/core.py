@@ -1,0 +1,108 @@
+"""The environment contract: a NamedTuple of pure functions over one environment, vmapped by the caller."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from envs.physics.base import PhysicsState
+
+
+class Task(NamedTuple):
+    """A task is data. Leading axes, if any, are task axes."""
+
+    family: Int[Array, ""]
+    """Base task: index into `EnvSpec.families`."""
+    spec: Float[Array, " p"]
+    """Parameters of the family's reward, in the units of its docstring."""
+    label: Int[Array, ""]
+    """Sub-task: index into `EnvSpec.subtasks`. For figures and reports only."""
+
+
+class State(NamedTuple):
+    """Everything about one environment between two steps."""
+
+    obs: Float[Array, " obs"]
+    """What the agent sees next: after an automatic reset, the new episode's first observation."""
+    reward: Float[Array, ""]
+    terminated: Bool[Array, ""]
+    """The episode ended in a terminal state: its value is 0."""
+    truncated: Bool[Array, ""]
+    """The episode was cut off by the time limit (or diverged): bootstrap from `final_obs`."""
+    final_obs: Float[Array, " obs"]
+    """The observation this step led to: `obs`, except after an automatic reset, where it is the old episode's last."""
+    task: Task
+    """The task of the next step."""
+    physics: PhysicsState
+    time: Int[Array, ""]
+    """Control steps since the episode began."""
+    key: PRNGKeyArray
+    metrics: dict[str, Array]
+    """`diverged` (bool []): the simulation blew up in this step, and the step must not be learnt from;
+    `task_changed` (bool []): the next step's task differs from this one's."""
+
+
+class EnvSpec(NamedTuple):
+    """What an agent, a report or a figure needs to know of an environment."""
+
+    name: str
+    obs_size: int
+    action_size: int
+    """Actions are in [-1, 1]."""
+    task_size: int
+    """Length p of `Task.spec`."""
+    horizon: int
+    """Control steps per episode."""
+    dt: float
+    """Seconds per control step."""
+    families: tuple[str, ...]
+    """Names of the base tasks."""
+    subtasks: tuple[str, ...]
+    """Names of the sub-tasks, in the order of `Task.label`."""
+    engine: str
+    variant: str
+    stationary: bool = True
+    """Whether the task of an episode is fixed."""
+
+
+class Environment(NamedTuple):
+    """Pure functions for one environment. `jax.vmap` them over keys, tasks, states and actions."""
+
+    spec: EnvSpec
+    train_tasks: Task
+    """[num_train, ...] the fixed training set."""
+    test_tasks: Task
+    """[num_test, ...] the fixed held-out set."""
+    reset: Callable[[PRNGKeyArray, Task], State]
+    step: Callable[[State, jax.Array], State]
+    state_from: Callable[[PRNGKeyArray, Task, jax.Array, jax.Array], State]
+    """(key, task, qpos [nq], qvel [nv]) -> the state of an episode that starts there."""
+
+    def sample_tasks(self, key: PRNGKeyArray, split: str, n: int) -> Task:
+        """Draw `n` tasks of the `train` or `test` set, without replacement until the set is exhausted.
+
+        Returns:
+          Task [n, ...]; every task occurs floor(n / size) or ceil(n / size) times.
+        """
+        tasks = {"train": self.train_tasks, "test": self.test_tasks}[split]
+        size = tasks.family.shape[0]
+        keys = jax.random.split(key, -(-n // size))
+        index = jax.vmap(lambda k: jax.random.permutation(k, size))(keys).reshape(-1)[:n]
+        return select_task(tasks, index)
+
+
+def select_task(tasks: Task, index: jax.Array) -> Task:
+    """The tasks at `index` along the leading axis of `tasks`."""
+    return jax.tree.map(lambda x: x[index], tasks)
+
+
+def where(condition: Bool[Array, "..."], new: PyTree, old: PyTree) -> PyTree:
+    """Per-leaf `jnp.where` for pytrees whose leaves share the leading axes of `condition`."""
+
+    def pick(x, y):
+        mask = condition.reshape(condition.shape + (1,) * (x.ndim - condition.ndim))
+        return jnp.where(mask, x, y)
+
+    return jax.tree.map(pick, new, old)

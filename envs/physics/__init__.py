@@ -1,0 +1,48 @@
+"""Physics engines by name."""
+
+import importlib.util
+
+import jax
+
+from envs.errors import ConfigurationError, choose
+from envs.physics import models
+from envs.physics.base import Physics, PhysicsState
+
+ENGINES = ("auto", "native", "mjx", "warp")
+
+__all__ = ["ENGINES", "Physics", "PhysicsState", "load", "resolve"]
+
+
+def resolve(engine: str = "auto", device: str | None = None) -> str:
+    """The engine that `auto` means on a device: native on a CPU, warp (if installed, else mjx) on an NVIDIA GPU, else mjx.
+
+    Args:
+      engine: one of `ENGINES`.
+      device: JAX platform name; None for the default backend's.
+
+    Raises:
+      ConfigurationError: unknown engine, or warp without its packages.
+    """
+    choose("physics engine", engine, ENGINES)
+    has_warp = importlib.util.find_spec("warp") is not None
+    if engine == "warp" and not has_warp:
+        raise ConfigurationError("physics engine 'warp' needs warp-lang: pip install 'metarl-jax[warp]', or --physics=native")
+    if engine != "auto":
+        return engine
+    device = device or jax.default_backend()
+    if device == "cpu":
+        return "native"
+    return "warp" if device in ("gpu", "cuda") and has_warp else "mjx"
+
+
+def load(body, engine: str = "auto", variant: str = "fast") -> Physics:
+    """Load the model of an `envs.bodies.Body` into an engine."""
+    engine = resolve(engine)
+    if body.file is None:
+        from envs.bodies import point
+
+        models.choose("model variant", variant, models.VARIANTS)
+        return point.physics()
+    model = models.load(body.file, variant, body.timestep)
+    module = importlib.import_module(f"envs.physics.{engine}")
+    return module.make(model)

@@ -1,0 +1,54 @@
+"""The physics protocol: three engines, one meaning.
+
+An engine advances a `PhysicsState` by `n` substeps under a constant control. The state is the complete
+integration state (everything the next step depends on), so a step is a pure function and a checkpoint
+written with one engine continues on another.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class PhysicsState(NamedTuple):
+    """Integration state of one simulation, in generalised coordinates (SI units)."""
+
+    qpos: Float[Array, " nq"]
+    qvel: Float[Array, " nv"]
+    qacc_warmstart: Float[Array, " nv"]
+    """Previous acceleration; the contact solver starts from it, so the next step depends on it."""
+    time: Float[Array, ""]
+
+
+class Physics(NamedTuple):
+    """One engine loaded with one model: pure functions over `PhysicsState`."""
+
+    engine: str
+    """`native`, `mjx`, `warp` or `analytic`."""
+    init: Callable[[jax.Array, jax.Array], PhysicsState]
+    """(qpos [nq], qvel [nv]) -> state at time 0 with a cold solver."""
+    step: Callable[[PhysicsState, jax.Array, int], PhysicsState]
+    """(state, ctrl [nu], n) -> the state `n` substeps later; not finite where the simulation diverged."""
+    qpos0: jax.Array
+    """[nq] reference configuration of the model."""
+    timestep: float
+    """Seconds per substep."""
+    ctrl_range: tuple[tuple[float, float], ...]
+    """(low, high) of each actuator."""
+    nv: int
+    """Degrees of freedom."""
+
+
+def cold_start(qpos: jax.Array, qvel: jax.Array) -> PhysicsState:
+    """A `PhysicsState` at time 0 whose solver has no history: qpos [nq], qvel [nv]."""
+    dtype = jnp.result_type(float)
+    qpos, qvel = jnp.asarray(qpos, dtype), jnp.asarray(qvel, dtype)
+    return PhysicsState(qpos, qvel, jnp.zeros_like(qvel), jnp.zeros((), dtype))
+
+
+def is_finite(state: PhysicsState, limit: float = 1e6) -> jax.Array:
+    """Whether a simulation is still one: every coordinate finite and below `limit` (m, rad, m/s, rad/s). -> bool []."""
+    return jnp.all(jnp.abs(state.qpos) < limit) & jnp.all(jnp.abs(state.qvel) < limit)

@@ -1,0 +1,141 @@
+"""Task sets: how the tasks of a benchmark are drawn, split and labelled. All randomness comes from JAX keys."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from envs.core import Task
+from envs.errors import ConfigurationError
+from envs.rewards import RewardFn
+
+Draw = Callable[[jax.Array, int], jax.Array]
+"""(key, n) -> specs [n, p]."""
+Range = tuple[float, float]
+
+
+class SubTask(NamedTuple):
+    """One kind of behaviour: a reward family and the distribution of its parameters."""
+
+    name: str
+    family: str
+    reward: RewardFn
+    draw: Draw
+
+
+def check_range(low: float, high: float) -> Range:
+    """Return (low, high), or raise `ConfigurationError` if the ends are swapped."""
+    if low > high:
+        raise ConfigurationError(f"range [{low}, {high}] has its ends swapped: write [{high}, {low}]")
+    return low, high
+
+
+def _from_union(key: jax.Array, ranges: Sequence[Range], n: int) -> jax.Array:
+    """[n] uniform over a union of disjoint intervals."""
+    low, high = jnp.asarray([check_range(*r) for r in ranges]).T
+    key_pick, key_place = jax.random.split(key)
+    pick = jax.random.choice(key_pick, len(ranges), (n,), p=(high - low) / jnp.sum(high - low))
+    return low[pick] + jax.random.uniform(key_place, (n,)) * (high - low)[pick]
+
+
+def uniform(*ranges: Range) -> Draw:
+    """Scalar specs, uniform over a union of intervals."""
+    return lambda key, n: _from_union(key, ranges, n)[:, None]
+
+
+def constant(*spec: float) -> Draw:
+    """Always the same spec."""
+    return lambda key, n: jnp.tile(jnp.asarray(spec, jnp.float32), (n, 1))
+
+
+def spread(low: float, high: float, direction: Sequence[float] = (1.0,)) -> Draw:
+    """`n` points evenly spaced over [low, high] along `direction`, in random order (MoSS's multi-task sets)."""
+    check_range(low, high)
+
+    def draw(key, n):
+        points = jax.random.permutation(key, jnp.linspace(low, high, n))
+        return points[:, None] * jnp.asarray(direction, jnp.float32)
+
+    return draw
+
+
+def box(low: float, high: float, size: int) -> Draw:
+    """Specs uniform over a cube."""
+    return lambda key, n: jax.random.uniform(key, (n, size), minval=low, maxval=high)
+
+
+def disc(*radii: Range, angles: Range = (0.0, 2 * jnp.pi)) -> Draw:
+    """Points [x, y] uniform by area over rings: the squared radius is uniform over a union of intervals."""
+
+    def draw(key, n):
+        key_radius, key_angle = jax.random.split(key)
+        squares = [(low**2, high**2) for low, high in (check_range(*r) for r in radii)]
+        radius = jnp.sqrt(_from_union(key_radius, squares, n))
+        angle = jax.random.uniform(key_angle, (n,), minval=angles[0], maxval=angles[1])
+        return radius[:, None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
+
+    return draw
+
+
+def circle(radius: float = 1.0, angles: Range = (0.0, 2 * jnp.pi)) -> Draw:
+    """Points [x, y] uniform over an arc."""
+
+    def draw(key, n):
+        angle = jax.random.uniform(key, (n,), minval=angles[0], maxval=angles[1])
+        return radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
+
+    return draw
+
+
+def families(*subtasks: SubTask) -> dict[str, RewardFn]:
+    """The distinct families of `subtasks`, in order of appearance."""
+    return {subtask.family: subtask.reward for subtask in subtasks}
+
+
+def draw_sets(
+    key: jax.Array,
+    train: tuple[SubTask, ...],
+    num_train: int,
+    num_test: int,
+    test: tuple[SubTask, ...] | None = None,
+) -> tuple[Task, Task]:
+    """Draw fixed training and test sets.
+
+    Args:
+      key: the sets are a function of it.
+      train: sub-tasks of the training set.
+      num_train: training tasks per sub-task.
+      num_test: test tasks per sub-task.
+      test: sub-tasks of the test set where they differ from the training ones (out of distribution); None
+        draws both sets together and splits them, so that evenly spread specs interleave.
+
+    Returns:
+      Task [num_train * len(train), ...] and Task [num_test * len(test), ...]; families and labels count over
+      train, then test.
+
+    Raises:
+      ConfigurationError: a count is not positive.
+    """
+    if num_train < 1 or num_test < 1:
+        raise ConfigurationError(f"task counts must be positive, got {num_train} train and {num_test} test per sub-task")
+    names = list(dict.fromkeys(s.name for s in train + (test or ())))
+    family_names = list(families(*train, *(test or ())))
+
+    def tasks(subtask: SubTask, specs: jax.Array) -> Task:
+        n = specs.shape[0]
+        family = jnp.full(n, family_names.index(subtask.family), jnp.int32)
+        return Task(family, specs.astype(jnp.float32), jnp.full(n, names.index(subtask.name), jnp.int32))
+
+    def stack(sets: list[Task]) -> Task:
+        return jax.tree.map(lambda *x: jnp.concatenate(x), *sets)
+
+    key_train, key_test = jax.random.split(key)
+    extra = num_test if test is None else 0
+    keys = jax.random.split(key_train, len(train))
+    drawn = [(s, s.draw(k, num_train + extra)) for s, k in zip(train, keys, strict=True)]
+    train_set = stack([tasks(s, specs[:num_train]) for s, specs in drawn])
+    if test is None:
+        return train_set, stack([tasks(s, specs[num_train:]) for s, specs in drawn])
+    keys = jax.random.split(key_test, len(test))
+    return train_set, stack([tasks(s, s.draw(k, num_test)) for s, k in zip(test, keys, strict=True)])

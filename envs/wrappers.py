@@ -1,0 +1,113 @@
+"""Functional wrappers: each takes an Environment and returns one."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from envs.core import Environment, State, Task, where
+from envs.errors import ConfigurationError
+from envs.rewards import select
+from envs.tasks import SubTask, draw_sets, families
+
+
+def multi_task(
+    env: Environment,
+    name: str,
+    key: jax.Array,
+    train: tuple[SubTask, ...],
+    num_train: int,
+    num_test: int,
+    test: tuple[SubTask, ...] | None = None,
+) -> Environment:
+    """Give a body its tasks: the reward of the task's family, and fixed training and test sets.
+
+    Args:
+      env: a body's environment.
+      name: name of the benchmark.
+      key: the task sets are a function of it.
+      train, num_train, num_test, test: see `tasks.draw_sets`; `test` makes an out-of-distribution benchmark.
+    """
+    table = families(*train, *(test or ()))
+    reward_fn = select(tuple(table.values()))
+    train_tasks, test_tasks = draw_sets(key, train, num_train, num_test, test)
+
+    def step(state: State, action: jax.Array) -> State:
+        after = env.step(state, action)
+        action = jnp.clip(action, -1.0, 1.0).astype(state.obs.dtype)
+        reward = reward_fn(state.physics, after.physics, action, state.task, env.spec.dt).astype(state.reward.dtype)
+        return after._replace(reward=jnp.where(after.metrics["diverged"], 0.0, reward))
+
+    subtasks = tuple(dict.fromkeys(s.name for s in train + (test or ())))
+    spec = env.spec._replace(
+        name=name, families=tuple(table), subtasks=subtasks, task_size=train_tasks.spec.shape[-1]
+    )
+    return env._replace(spec=spec, train_tasks=train_tasks, test_tasks=test_tasks, step=step)
+
+
+def non_stationary(
+    env: Environment, change: Callable[[jax.Array, Task], Task], period: int = 100, probability: float = 0.5
+) -> Environment:
+    """Change the task in mid-episode, without telling the agent.
+
+    Before the steps t = period, 2 period, ... of an episode the task is replaced by `change(key, task)` with
+    the given probability. The observation does not tell; `metrics["task_changed"]` does, for reports.
+
+    Raises:
+      ConfigurationError: period < 1 or a probability outside [0, 1].
+    """
+    if period < 1 or not 0.0 <= probability <= 1.0:
+        raise ConfigurationError(
+            f"non-stationary: period must be >= 1 and probability in [0, 1], got {period} and {probability}"
+        )
+
+    def step(state: State, action: jax.Array) -> State:
+        key, key_coin, key_task = jax.random.split(state.key, 3)
+        after = env.step(state._replace(key=key), action)
+        changes = (after.time % period == 0) & jax.random.bernoulli(key_coin, probability)
+        return after._replace(
+            task=where(changes, change(key_task, after.task), after.task),
+            metrics=after.metrics | {"task_changed": changes},
+        )
+
+    return env._replace(spec=env.spec._replace(stationary=False), step=step)
+
+
+def time_limit(env: Environment, horizon: int) -> Environment:
+    """Truncate an episode after `horizon` control steps.
+
+    Raises:
+      ConfigurationError: horizon < 1.
+    """
+    if horizon < 1:
+        raise ConfigurationError(f"horizon must be >= 1, got {horizon}")
+
+    def step(state: State, action: jax.Array) -> State:
+        after = env.step(state, action)
+        return after._replace(truncated=after.truncated | ((after.time >= horizon) & ~after.terminated))
+
+    return env._replace(spec=env.spec._replace(horizon=horizon), step=step)
+
+
+def auto_reset(env: Environment) -> Environment:
+    """Begin a new episode of the current task as soon as one ends.
+
+    The step that ends an episode keeps its reward and flags; its `final_obs` is the old episode's last
+    observation, and everything else is the new episode's.
+    """
+
+    def step(state: State, action: jax.Array) -> State:
+        after = env.step(state, action)
+        key, key_reset = jax.random.split(after.key)
+        fresh = env.reset(key_reset, after.task)._replace(
+            reward=after.reward,
+            terminated=after.terminated,
+            truncated=after.truncated,
+            final_obs=after.final_obs,
+            metrics=after.metrics,
+        )
+        done = after.terminated | after.truncated
+        # Keys are not numeric arrays: keep the ended episode's stream rather than select between two.
+        return where(done, fresh._replace(key=None), after._replace(key=None))._replace(key=key)
+
+    return env._replace(step=step)

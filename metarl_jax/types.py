@@ -1,0 +1,141 @@
+"""The shapes that travel through the library, and the protocols of what it is given.
+
+Axes: `T` time, `E` environment (lane), `N` window or test task, `B` batch, `K` mixture component,
+`D` latent, `S` seed.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+Params = Any
+"""A pytree of network parameters."""
+Metrics = dict[str, jax.Array]
+"""Scalars, or arrays whose meaning their name states."""
+
+
+class Task(Protocol):
+    """What an environment says of a task: for privileged baselines, negatives of contrastive losses and reports."""
+
+    family: Int[Array, "..."]
+    spec: Float[Array, "... p"]
+    label: Int[Array, "..."]
+
+
+class Transition(NamedTuple):
+    """One step of one episode; leading axes are documented where it is used."""
+
+    obs: Float[Array, "... obs"]
+    action: Float[Array, "... act"]
+    reward: Float[Array, "..."]
+    next_obs: Float[Array, "... obs"]
+    """The observation the action led to, also where the episode ended there."""
+    terminated: Bool[Array, "..."]
+    """`next_obs` is terminal: its value is 0."""
+    first: Bool[Array, "..."]
+    """`obs` is an episode's first: no history precedes it."""
+    valid: Bool[Array, "..."]
+    """False where the simulation diverged; such a step is never learnt from."""
+    task: Any
+    """The `Task` that the reward belongs to."""
+
+
+class EnvSpec(Protocol):
+    """What the library reads of an environment's spec (see `envs.core.EnvSpec`)."""
+
+    name: str
+    obs_size: int
+    action_size: int
+    task_size: int
+    horizon: int
+    families: tuple[str, ...]
+    subtasks: tuple[str, ...]
+    stationary: bool
+
+
+class EnvState(Protocol):
+    """What the library reads of an environment's state (see `envs.core.State`)."""
+
+    obs: jax.Array
+    reward: jax.Array
+    terminated: jax.Array
+    truncated: jax.Array
+    final_obs: jax.Array
+    task: Any
+    metrics: dict[str, jax.Array]
+
+
+class Environment(Protocol):
+    """A NamedTuple of pure functions over one environment; the library vmaps them."""
+
+    spec: EnvSpec
+    train_tasks: Any
+    test_tasks: Any
+
+    def sample_tasks(self, key: PRNGKeyArray, split: str, n: int) -> Any: ...
+
+    reset: Callable[[PRNGKeyArray, Any], Any]
+    step: Callable[[Any, jax.Array], Any]
+
+
+class Agent(NamedTuple):
+    """An algorithm as pure functions. Rollout, evaluation and rendering need only `begin`, `act` and `observe`."""
+
+    init: Callable[[PRNGKeyArray], Any]
+    """(key) -> the agent's learning state (parameters, optimisers, statistics)."""
+    begin: Callable[[Any, int], Any]
+    """(state, n) -> the memories [n, ...] of n agents that know nothing of their task yet."""
+    act: Callable[..., jax.Array]
+    """(state, obs [n, obs], memory, key, explore: bool) -> action [n, act] in [-1, 1]."""
+    observe: Callable[[Any, Any, Transition], Any]
+    """(state, memory, transition [n]) -> the memories after it."""
+    update: Callable[[Any, Any, PRNGKeyArray], tuple[Any, Metrics]]
+    """(state, replay, key) -> one epoch of learning."""
+    describe: Callable[[Any, Any], dict[str, jax.Array]]
+    """(state, memory) -> what the memory believes, for reports: `belief` [n, b] and `component` [n, K]."""
+
+
+class Evaluation(NamedTuple):
+    """Deterministic episodes on the held-out tasks. `K` episodes in a row with one memory, `N` tasks, `T` steps."""
+
+    rewards: Float[Array, "K T N"]
+    """Zero after the episode's end."""
+    beliefs: Float[Array, "K T N b"]
+    """The belief each action was chosen with."""
+    components: Float[Array, "K T N c"]
+    """Responsibilities q(y) of the mixture's components at each action; c = 1 where there is no mixture."""
+    task_changed: Bool[Array, "K T N"]
+    """The task changed after this step."""
+
+    @property
+    def returns(self) -> jax.Array:
+        """[K, N] undiscounted return of each episode."""
+        return self.rewards.sum(-2)
+
+
+class TrainState(NamedTuple):
+    """Everything training depends on: one pytree, and it is the checkpoint."""
+
+    agent: Any
+    replay: Any
+    key: PRNGKeyArray
+    epoch: Int[Array, ""]
+    env_steps: Int[Array, ""]
+
+
+class Trainer(NamedTuple):
+    """A training run as pure functions. With `num_seeds` S, every leaf of every result has a leading axis S."""
+
+    num_seeds: int
+    init: Callable[[PRNGKeyArray], TrainState]
+    """(key) -> initial state. Includes the first random data, if the algorithm wants any."""
+    epoch: Callable[[TrainState], tuple[TrainState, Metrics]]
+    """One epoch: collect, learn. Metrics are scalars (per seed); `train_return` is always among them, and
+    `updates` counts the gradient steps taken."""
+    evaluate: Callable[[TrainState, PRNGKeyArray], Evaluation]
+    """K consecutive episodes on every held-out task, deterministic policy."""
+    env_steps_per_epoch: int
+    replay_bytes: int
+    """Device memory of the replay, all seeds together."""
