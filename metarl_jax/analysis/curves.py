@@ -1,0 +1,101 @@
+"""Learning curves, of one run and of groups of runs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from metarl_jax.analysis import figures
+from metarl_jax.analysis.statistics import bootstrap_interval, iqm
+
+GRID = 200
+"""Points at which runs that were evaluated at different times are compared."""
+
+
+class Curve(NamedTuple):
+    """Test return of one seed at each evaluation [P]."""
+
+    env_steps: np.ndarray
+    minutes: np.ndarray
+    test_return: np.ndarray
+
+
+def curves(records: Sequence[Mapping[str, Any]]) -> list[Curve]:
+    """One curve per seed of a run, from the records of its `metrics.jsonl`."""
+    evaluated = [r for r in records if r.get("test_return") is not None]
+    if not evaluated:
+        return []
+    env_steps = np.array([r["env_steps"] for r in evaluated], float)
+    minutes = np.array([r["seconds"] for r in evaluated]) / 60
+    seeds = np.array([r.get("test_return_per_seed", [r["test_return"]]) for r in evaluated])
+    return [Curve(env_steps, minutes, seed) for seed in seeds.T]
+
+
+def band(members: Sequence[Curve], x: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """IQM and 95 % bootstrap interval of several curves against `x` (`env_steps` or `minutes`).
+
+    Returns:
+      (x, iqm, low, high) [G] over the range that all members cover; a single curve keeps its own points.
+    """
+    axes = [getattr(m, x) for m in members]
+    if len(members) == 1:
+        return (axes[0], *[members[0].test_return] * 3)
+    low, high = max(a[0] for a in axes), min(a[-1] for a in axes)
+    grid = np.linspace(low, max(low, high), GRID)
+    values = np.stack([np.interp(grid, a, m.test_return) for a, m in zip(axes, members, strict=True)])
+    return (grid, iqm(values), *bootstrap_interval(values))
+
+
+def _draw_band(axis: Axes, members: Sequence[Curve], x: str, label: str, colour: np.ndarray) -> None:
+    grid, centre, low, high = band(members, x)
+    name = f"{label} (IQM of {len(members)}, 95 %)" if len(members) > 1 else label
+    axis.plot(grid, centre, color=colour, label=name, marker="o" if len(grid) < 20 else None, markersize=3)
+    axis.fill_between(grid, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def draw_groups(path: Path, groups: Mapping[str, Sequence[Curve]]) -> None:
+    """Compare groups of seeds, against environment steps and against training time."""
+    figure, axes = figures.new(2)
+    labels = {"env_steps": "environment steps", "minutes": "training time [min]"}
+    for axis, (x, xlabel) in zip(axes, labels.items(), strict=True):
+        for (label, members), colour in zip(groups.items(), figures.colours(len(groups)), strict=True):
+            _draw_band(axis, members, x, label, colour)
+        axis.set(xlabel=xlabel, ylabel="test return")
+    figures.legend(axes[-1])
+    figures.save(figure, path)
+
+
+def draw_run(path: Path, records: Sequence[Mapping[str, Any]], label: str) -> None:
+    """One run: test and train return against steps and time, and each base task's test return."""
+    figure, axes = figures.new(3)
+    members = curves(records)
+    if members:
+        blue = figures.colours(1)[0]
+        _draw_band(axes[0], members, "env_steps", f"test, {label}", blue)
+        _draw_band(axes[1], members, "minutes", f"test, {label}", blue)
+    trained = [r for r in records if r.get("train_return") is not None]
+    axes[0].plot(
+        [r["env_steps"] for r in trained],
+        [r["train_return"] for r in trained],
+        color="0.5",
+        linewidth=0.8,
+        label="train",
+        zorder=0,
+    )
+    _draw_families(axes[2], [r for r in records if r.get("test_return") is not None])
+    axes[0].set(xlabel="environment steps", ylabel="return")
+    axes[1].set(xlabel="training time [min]", ylabel="return")
+    axes[2].set(xlabel="environment steps", ylabel="test return by base task")
+    for axis in axes:
+        figures.legend(axis)
+    figures.save(figure, path)
+
+
+def _draw_families(axis: Axes, evaluated: Sequence[Mapping[str, Any]]) -> None:
+    names = list(evaluated[-1]["test_return_by_family"]) if evaluated else []
+    env_steps = [r["env_steps"] for r in evaluated]
+    for name, colour in zip(names, figures.colours(len(names)), strict=True):
+        values = [r["test_return_by_family"][name] for r in evaluated]
+        axis.plot(env_steps, values, color=colour, label=name, marker="o" if len(values) < 20 else None, markersize=3)

@@ -1,0 +1,88 @@
+"""An `Evaluation` in numbers. The reported return is that of the first episode, which starts without any knowledge."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.metrics import adjusted_rand_score
+
+from metarl_jax.types import Evaluation, Task
+
+
+class TestTasks(NamedTuple):
+    """The held-out tasks as NumPy arrays."""
+
+    family: np.ndarray
+    spec: np.ndarray
+    label: np.ndarray
+
+    @classmethod
+    def of(cls, tasks: Task) -> "TestTasks":
+        """Copies from the device."""
+        return cls(np.asarray(tasks.family), np.asarray(tasks.spec), np.asarray(tasks.label))
+
+
+def grouped(values: np.ndarray, index: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """Means of `values` [..., N] per group; `index` [N] says which name each belongs to."""
+    return {names[i]: float(values[..., index == i].mean()) for i in np.unique(index)}
+
+
+def report(
+    evaluation: Evaluation, tasks: TestTasks, families: Sequence[str], subtasks: Sequence[str]
+) -> dict[str, Any]:
+    """What is logged of an evaluation [S, ...] on the host (`jax.device_get`).
+
+    Returns:
+      `test_return` (mean over seeds and tasks, episode 1), `test_return_min` (the worst task of the worst seed),
+      `test_return_by_family`, `_by_subtask`, `_by_episode` [K], with several seeds `_per_seed` [S]; with a mixture
+      also `clusters`'s.
+    """
+    values = np.asarray(evaluation.returns)
+    first = values[:, 0]
+    result: dict[str, Any] = {
+        "test_return": float(first.mean()),
+        "test_return_min": float(first.min()),
+        "test_return_by_family": grouped(first, tasks.family, families),
+        "test_return_by_subtask": grouped(first, tasks.label, subtasks),
+        "test_return_by_episode": values.mean((0, 2)).tolist(),
+    }
+    if len(first) > 1:
+        result["test_return_per_seed"] = first.mean(-1).tolist()
+    if evaluation.components.shape[-1] > 1:
+        result |= clusters(np.asarray(evaluation.components)[:, 0], tasks.family)
+    return result
+
+
+def clusters(components: np.ndarray, family: np.ndarray) -> dict[str, Any]:
+    """How the mixture divides the tasks.
+
+    Args:
+      components: responsibilities [S, T, N, c] of one episode.
+      family: base task [N].
+
+    Returns:
+      `component_usage` [c], or [S, c] with several seeds, whose components are not the same; `responsibility_entropy`
+      in nats per step, at most log c; `cluster_purity`, the adjusted Rand index of the most likely component at the
+      episode's end against the base task: 1 is a perfect match, 0 is chance, None where there is one base task.
+    """
+    usage = components.mean((1, 2))
+    entropy = -(components * np.log(np.clip(components, 1e-12, None))).sum(-1).mean()
+    final = components[:, -1].argmax(-1)
+    several = len(np.unique(family)) > 1
+    return {
+        "component_usage": (usage if len(usage) > 1 else usage[0]).tolist(),
+        "responsibility_entropy": float(entropy),
+        "cluster_purity": float(np.mean([adjusted_rand_score(family, f) for f in final])) if several else None,
+    }
+
+
+def save(path: Path, evaluation: Evaluation, tasks: TestTasks) -> None:
+    """Write an evaluation [S, ...] on the host, so that figures can be drawn without the environment."""
+    np.savez_compressed(path, **evaluation._asdict(), **tasks._asdict())
+
+
+def load(path: Path) -> tuple[Evaluation, TestTasks]:
+    """What `save` wrote."""
+    with np.load(path) as data:
+        return Evaluation(*(data[f] for f in Evaluation._fields)), TestTasks(*(data[f] for f in TestTasks._fields))

@@ -1,0 +1,73 @@
+"""Maps of what the agent believes on held-out tasks: does the belief tell the tasks apart?"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+
+from metarl_jax.analysis import figures
+from metarl_jax.analysis.evaluation import TestTasks
+from metarl_jax.errors import ConfigurationError
+
+METHODS = ("pca", "tsne")
+
+
+def project(beliefs: np.ndarray, method: str = "pca") -> np.ndarray:
+    """[n, b] -> [n, 2]. Beliefs of one or two dimensions stay as they are."""
+    if method not in METHODS:
+        raise ConfigurationError(f"unknown projection {method!r}: known: {', '.join(METHODS)}")
+    size = beliefs.shape[1]
+    if size <= 2:
+        return np.pad(beliefs, ((0, 0), (0, 2 - size)))
+    if method == "pca":
+        return PCA(2).fit_transform(beliefs)
+    return TSNE(2, perplexity=min(30.0, (len(beliefs) - 1) / 3), random_state=0).fit_transform(beliefs)
+
+
+def draw(
+    path: Path, beliefs: np.ndarray, tasks: TestTasks, subtasks: Sequence[str], title: str = "", method: str = "pca"
+) -> None:
+    """Beliefs at mid and end of an episode, in one projection, coloured by sub-task.
+
+    Args:
+      path: of the image.
+      beliefs: [T, N, b] of one episode on every held-out task.
+      tasks: the tasks [N]. Where all are of one sub-task, the colour is their spec: a value, or an angle in the plane.
+      subtasks: names, in the order of `tasks.label`.
+      title: of the figure.
+      method: one of `METHODS`.
+    """
+    length, count, _ = beliefs.shape
+    points = project(np.concatenate([beliefs[length // 2], beliefs[-1]]), method)
+    axis_name = {"pca": "principal component", "tsne": "t-SNE"}[method] if beliefs.shape[-1] > 2 else "belief"
+    figure, axes = figures.new(2)
+    axes[1].sharex(axes[0])
+    axes[1].sharey(axes[0])
+    for axis, part, when in zip(axes, (points[:count], points[count:]), ("mid", "end"), strict=True):
+        axis.set(title=f"{when} of the episode", xlabel=f"{axis_name} 1", ylabel=f"{axis_name} 2")
+        if len(np.unique(tasks.label)) > 1:
+            _by_subtask(axis, part, tasks.label, subtasks)
+        else:
+            _by_spec(figure, axis, part, tasks.spec, colorbar=when == "end")
+    figures.legend(axes[-1])
+    figure.suptitle(title)
+    figures.save(figure, path)
+
+
+def _by_subtask(axis: Axes, points: np.ndarray, label: np.ndarray, subtasks: Sequence[str]) -> None:
+    present = np.unique(label)
+    for i, colour in zip(present, figures.colours(len(present)), strict=True):
+        axis.scatter(points[label == i, 0], points[label == i, 1], color=colour, s=18, label=subtasks[i])
+
+
+def _by_spec(figure: Figure, axis: Axes, points: np.ndarray, spec: np.ndarray, colorbar: bool) -> None:
+    varying = spec[:, spec.std(0) > 0]
+    planar = varying.shape[1] == 2
+    value = np.degrees(np.arctan2(varying[:, 1], varying[:, 0])) if planar else spec[:, 0]
+    scatter = axis.scatter(points[:, 0], points[:, 1], c=value, cmap="twilight" if planar else "viridis", s=18)
+    if colorbar:
+        figure.colorbar(scatter, ax=axis, label="angle of the goal [deg]" if planar else "task parameter")
