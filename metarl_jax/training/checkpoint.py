@@ -1,0 +1,98 @@
+"""Checkpoints that hold everything, survive a kill at any instant, and are never trusted blindly."""
+
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from metarl_jax.errors import ConfigurationError
+
+
+def checksum(state: Any) -> int:
+    """CRC-32 of all leaves. The storage detects missing bytes, but not flipped ones."""
+    crc = 0
+    for leaf in jax.tree.leaves(state):
+        data = jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+        crc = zlib.crc32(np.ascontiguousarray(data).reshape(-1).view(np.uint8).data, crc)
+    return crc
+
+
+class Checkpoints:
+    """The newest `keep` checkpoints of a run, numbered by epoch.
+
+    A save is written beside the others and renamed when complete. It is synchronous: training donates its
+    state, and a background write could see the buffers of the next epoch.
+    """
+
+    def __init__(self, directory: Path | str, keep: int = 2) -> None:
+        """Open `directory`; create it if needed."""
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
+        )
+        self.directory = Path(directory).absolute()
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
+
+    def save(self, epoch: int, state: Any, info: dict[str, Any]) -> None:
+        """Write the whole `state`, and `info`, which must be JSON."""
+        info = info | {"checksum": checksum(state)}
+        with _quiet():
+            self._manager.save(
+                epoch, args=ocp.args.Composite(state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(info))
+            )
+
+    def restore(self, template: Any, discard: bool = False) -> tuple[Any, dict[str, Any]] | None:
+        """The newest checkpoint that is whole, with a one-line warning for each that is not.
+
+        Args:
+          template: `jax.eval_shape` of the state.
+          discard: delete the damaged ones that are newer than what is returned, so that training can save there again.
+
+        Returns:
+          (state, info), or None if nothing was ever saved.
+
+        Raises:
+          ConfigurationError: there are checkpoints, but none can be restored.
+        """
+        template = jax.tree.map(_on_device, template)
+        damaged: list[int] = []
+        problem = ""
+        for epoch in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                with _quiet():
+                    found = self._manager.restore(
+                        epoch,
+                        args=ocp.args.Composite(state=ocp.args.StandardRestore(template), info=ocp.args.JsonRestore()),
+                    )
+                if checksum(found.state) != found.info["checksum"]:
+                    raise ValueError("checksum does not match")
+            except Exception as error:
+                problem = str(error).splitlines()[0][:100]
+                warnings.warn(f"checkpoint of epoch {epoch} is damaged, using the one before: {problem}", stacklevel=2)
+                damaged.append(epoch)
+                continue
+            if discard:
+                for newer in damaged:
+                    self._manager.delete(newer)
+            return found.state, found.info
+        if damaged:
+            raise ConfigurationError(f"no checkpoint in {self.directory} can be restored: {problem}")
+        return None
+
+    def close(self) -> None:
+        """Release the directory."""
+        self._manager.close()
+
+
+def _on_device(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    """Where a leaf goes: this machine's first device, whatever wrote it."""
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _quiet() -> warnings.catch_warnings:
+    """Orbax warns of its own internals."""
+    return warnings.catch_warnings(action="ignore")

@@ -1,0 +1,69 @@
+"""Refuse what cannot fit before it starts; stop what has gone non-finite before it is saved."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import psutil
+
+from metarl_jax.errors import ConfigurationError
+from metarl_jax.types import Metrics
+
+SHARE = 0.8
+"""Of the free memory that a replay may take: learners, environments and XLA's scratch need the rest."""
+
+
+def _inexact(tree: Any) -> dict[str, jax.Array]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+        for path, leaf in leaves
+        if jnp.issubdtype(leaf.dtype, jnp.inexact)
+    }
+
+
+@jax.jit
+def _is_bad(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return jax.tree.map(lambda x: ~jnp.isfinite(x).all(), leaves)
+
+
+def nonfinite(metrics: Metrics, learner: Any) -> list[str]:
+    """Names of the metrics, then of the learner's leaves, that hold a NaN or an infinity.
+
+    Metrics that end in `_return` are exempt: they are NaN where no episode ended. So is the replay, which the
+    caller leaves out: what it holds reaches the learner, and is found there.
+    """
+    checked = {name: value for name, value in metrics.items() if not name.endswith("_return")}
+    bad = jax.device_get(_is_bad(_inexact(checked) | _inexact(learner)))
+    order = list(checked) + sorted(bad)
+    return sorted((name for name, flag in bad.items() if flag), key=order.index)
+
+
+def available_memory() -> int:
+    """Free bytes on the device that JAX computes on (on the CPU: of the machine)."""
+    stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats["bytes_in_use"]
+    return psutil.virtual_memory().available
+
+
+def check_memory(needed: int, size: int | None = None, flag: str = "") -> None:
+    """Refuse a replay that does not fit.
+
+    Args:
+      needed: bytes of the replay.
+      size: the number that the user chose for it, with its `flag`, to say which one would fit.
+
+    Raises:
+      ConfigurationError: `needed` is above `SHARE` of the free memory.
+    """
+    allowed = int(SHARE * available_memory())
+    if needed <= allowed:
+        return
+    fits = f": at most {flag}={int(size * allowed / needed)} fits" if size else ""
+    raise ConfigurationError(f"a replay of {gigabytes(needed)} does not fit in {gigabytes(allowed)} of memory{fits}")
+
+
+def gigabytes(count: int) -> str:
+    """Bytes in words."""
+    return f"{count / 1e9:.2f} GB" if count > 1e8 else f"{count / 1e6:.1f} MB"

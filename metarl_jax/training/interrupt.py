@@ -1,0 +1,34 @@
+"""Ctrl-C and SIGTERM as a wish that the loop grants at the end of an epoch."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+
+class Interrupt:
+    """`signum` is the first signal that asked to stop, 0 while none has."""
+
+    signum = 0
+
+    def receive(self, signum: int, frame: FrameType | None) -> None:
+        """Remember the first signal; a second Ctrl-C stops at once."""
+        if self.signum and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signum = signum
+
+
+@contextlib.contextmanager
+def listen() -> Iterator[Interrupt]:
+    """Catch signals within the block. Outside the main thread, where Python allows no handlers, there are none."""
+    interrupt = Interrupt()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupt
+        return
+    before = {s: signal.signal(s, interrupt.receive) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupt
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,157 @@
+"""Where a run's numbers go: `metrics.jsonl`, TensorBoard and the terminal."""
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
+from rich.table import Table
+from tensorboardX import SummaryWriter
+
+Record = dict[str, Any]
+"""One epoch: names to numbers, lists, or None where a number is not known."""
+
+PLAIN_PERIOD = 10.0
+"""Seconds between lines when the output is not a terminal."""
+
+
+def jsonable(value: Any) -> Any:
+    """`value` with arrays as nested lists and with None for what is not finite, as JSON requires."""
+    if isinstance(value, Mapping):
+        return {str(k): jsonable(v) for k, v in value.items()}
+    if isinstance(value, (np.ndarray, np.generic, jax.Array)):
+        return jsonable(np.asarray(value).tolist())
+    if isinstance(value, (list, tuple)):
+        return [jsonable(v) for v in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace `path` in one step: a reader, or a kill, never sees half a file."""
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(jsonable(value), indent=2) + "\n")
+    os.replace(part, path)
+
+
+def read_metrics(path: Path) -> list[Record]:
+    """The records of a `metrics.jsonl`; a last line that a kill cut short is left out."""
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            records.append(json.loads(line))
+    return records
+
+
+class Log:
+    """Appends records to `metrics.jsonl` and `tensorboard/`, and drops those of epochs that a resume repeats."""
+
+    def __init__(self, run_dir: Path, epoch: int) -> None:
+        """Open for a run whose state is at the end of `epoch`."""
+        path = run_dir / "metrics.jsonl"
+        self.records = [r for r in read_metrics(path) if r["epoch"] <= epoch]
+        part = path.with_suffix(".part")
+        part.write_text("".join(json.dumps(r) + "\n" for r in self.records))
+        os.replace(part, path)
+        self._file = path.open("a", buffering=1)
+        self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=epoch + 1)
+
+    def write(self, record: Record) -> None:
+        """Add one epoch."""
+        record = jsonable(record)
+        self.records.append(record)
+        self._file.write(json.dumps(record) + "\n")
+        for name, value in _scalars(record):
+            self._board.add_scalar(name, value, record["epoch"])
+
+    def close(self) -> None:
+        """Flush everything."""
+        self._file.close()
+        self._board.close()
+
+
+def _scalars(record: Mapping[str, Any], prefix: str = ""):
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            yield from _scalars(value, f"{prefix}{name}/")
+        elif isinstance(value, (int, float)):
+            yield prefix + name, value
+
+
+class Terminal:
+    """A progress bar, or plain lines where the output is no terminal."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        """`console` is for tests."""
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        columns: tuple[ProgressColumn, ...] = (BarColumn(20), TextColumn("{task.description}"))
+        self._bar = Progress(*columns, console=self.console) if self.console.is_terminal else None
+        self._task = self._bar.add_task("compiling ...", total=1.0) if self._bar else None
+        self._last_line = -float("inf")
+
+    def __enter__(self) -> "Terminal":
+        """Show the bar."""
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the bar as it is."""
+        if self._bar:
+            self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """A line above the bar, as it is: brackets are no markup."""
+        self.console.print(text, markup=False)
+
+    def table(self, title: str, rows: Mapping[str, Any]) -> None:
+        """Two columns: what, and its value."""
+        table = Table(title=title, show_header=False, title_justify="left")
+        for name, value in rows.items():
+            table.add_row(name.replace("_", " "), show(value))
+        self.console.print(table, markup=False)
+
+    def progress(self, record: Record, done: float, seconds_left: float, last: bool) -> None:
+        """Show an epoch; `done` is the share of the budget in [0, 1]."""
+        text = describe(record, seconds_left)
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, completed=done, description=text)
+        elif last or time.monotonic() - self._last_line >= PLAIN_PERIOD:
+            self.say(text)
+            self._last_line = time.monotonic()
+
+
+def show(value: Any) -> str:
+    """A value of a table: numbers to four digits, collections in one line."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {show(v)}" for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(show, value))
+    return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
+
+
+def describe(record: Record, seconds_left: float) -> str:
+    """One line of an epoch: counters, rates, returns, up to four losses, time left."""
+    parts = [f"epoch {record['epoch']}", f"{record['env_steps']:,} steps"]
+    parts += [f"{record[f'{name}_per_second']:,.0f} {name.removeprefix('env_')}/s" for name in ("env_steps", "updates")]
+    losses = [name for name in record if name.endswith("loss")][:4]
+    for name in ("train_return", "test_return", *losses):
+        if isinstance(value := record.get(name), (int, float)):
+            parts.append(f"{name.removesuffix('_return')} {value:.4g}")
+    parts.append(f"{duration(seconds_left)} left")
+    return " | ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """h:mm:ss."""
+    minutes, seconds = divmod(round(max(seconds, 0.0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

@@ -1,0 +1,261 @@
+"""The host loop: run epochs within a budget, evaluate, log, save, and stop in good order."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from metarl_jax.analysis import evaluation as evaluations
+from metarl_jax.analysis.evaluation import TestTasks
+from metarl_jax.errors import ConfigurationError
+from metarl_jax.training import guard, interrupt, report
+from metarl_jax.training.checkpoint import Checkpoints
+from metarl_jax.training.logging import Log, Record, Terminal, duration, write_json
+from metarl_jax.types import EnvSpec, Evaluation, Metrics, Task, Trainer, TrainState
+
+FAILED = 1
+"""Exit code of a run whose learner went non-finite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """How long to run, and what to keep."""
+
+    epochs: int | None = None
+    """Epochs in total, resumed ones included; None: until the minutes are spent."""
+    minutes: float | None = None
+    """Training minutes in total, compilation not counted; None: until the epochs are done."""
+    seed: int = 0
+    """Of everything random in training."""
+    seeds: int = 1
+    """Seeds trained at once on one device."""
+    run_dir: str | None = None
+    """Where to write; None: runs/<algorithm>-<env>-<time>."""
+    resume: str | None = None
+    """Go on with the run in this directory. Only epochs, minutes, eval_every and save_every may change."""
+    eval_every: int = 1
+    """Epochs between evaluations on the held-out tasks."""
+    save_every: float = 120.0
+    """Seconds between checkpoints; a kill loses at most this, and the epoch it interrupts."""
+
+    def check(self) -> None:
+        """Raise `ConfigurationError` for a value out of range."""
+        if self.epochs is None and self.minutes is None:
+            raise ConfigurationError("one of --epochs and --minutes is needed")
+        for name, low in (("epochs", 1), ("seed", 0), ("seeds", 1), ("eval_every", 1), ("save_every", 0)):
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise ConfigurationError(f"--{name} must be at least {low}, got {value}")
+        if self.minutes is not None and not self.minutes > 0:
+            raise ConfigurationError(f"--minutes must be positive, got {self.minutes}")
+
+
+class Experiment(NamedTuple):
+    """A trainer with what reports need to know of its environment."""
+
+    trainer: Trainer
+    spec: EnvSpec
+    test_tasks: Task
+    description: Mapping[str, Any]
+    """Lines of the header, such as `engine`, `tasks` and `networks`."""
+
+
+class Programs(NamedTuple):
+    """The compiled functions of a trainer."""
+
+    epoch: Callable[[TrainState], tuple[TrainState, Metrics]]
+    evaluate: Callable[[TrainState, jax.Array], Evaluation]
+
+
+def template(trainer: Trainer) -> Any:
+    """Shapes and dtypes of the state."""
+    shapes = jax.eval_shape(trainer.init, jax.random.key(0))
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shapes)
+
+
+def run(experiment: Experiment, config: RunConfig, run_dir: Path, commands: Mapping[str, str]) -> int:
+    """Train until the budget is spent, a signal comes or the learner fails.
+
+    Args:
+      experiment: what to train.
+      config: budget and periods.
+      run_dir: an existing directory; if it holds checkpoints, the run goes on from the newest.
+      commands: what to tell the user at the end, by purpose.
+
+    Returns:
+      The exit code: 0, `FAILED`, or 128 + the number of the signal that stopped it.
+
+    Raises:
+      ConfigurationError: a value is out of range, or the budget is spent already.
+    """
+    config.check()
+    with interrupt.listen() as signal, Terminal() as terminal:
+        run = _Run(experiment, config, run_dir, signal, terminal)
+        status = run.train()
+        summary = run.finish(status)
+    terminal.table("Summary", {k: v for k, v in summary.items() if k != "response"})
+    for purpose, command in commands.items():
+        terminal.say(f"{purpose}: {command}")
+    return FAILED if status == "failed_nonfinite" else 128 + signal.signum if status == "interrupted" else 0
+
+
+class _Run:
+    """The state of one call of `run`. Everything that must outlive it is in the checkpoint."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        config: RunConfig,
+        run_dir: Path,
+        signal: interrupt.Interrupt,
+        terminal: Terminal,
+    ) -> None:
+        self.trainer, self.spec, test_tasks, description = experiment
+        self.tasks = TestTasks.of(test_tasks)
+        self.config, self.run_dir, self.signal, self.terminal = config, run_dir, signal, terminal
+        self.key_init, self.key_eval = jax.random.split(jax.random.key(config.seed))
+        self.checkpoints = Checkpoints(run_dir / "checkpoints")
+        self.evaluated: Evaluation | None = None
+
+        shapes = template(self.trainer)
+        restored = self.checkpoints.restore(shapes, discard=True)
+        self.state: Any = None
+        info: dict[str, Any] = {"epoch": 0, "seconds": 0.0}
+        if restored:
+            self.state, info = restored
+        self.epoch, self.seconds_before = info["epoch"], info["seconds"]
+        self.saved_epoch = self.epoch if restored else -1
+        if status := self._spent(0.0):
+            unit = "epochs" if status == "completed" else "minutes"
+            raise ConfigurationError(f"the {unit} of this run are done already: extend it with --{unit}")
+
+        terminal.table(f"{self.spec.name}", self._header(description))
+        terminal.say("compiling ...")
+        started = time.monotonic()
+        init = None if restored else jax.jit(self.trainer.init).lower(self.key_init).compile()
+        self.programs = Programs(
+            jax.jit(self.trainer.epoch, donate_argnums=0).lower(shapes).compile(),
+            jax.jit(self.trainer.evaluate).lower(shapes, self.key_eval).compile(),
+        )
+        self.compile_seconds = time.monotonic() - started
+        terminal.say(f"compiled in {self.compile_seconds:.1f} s")
+        self.log = Log(run_dir, self.epoch)
+        self.started = self.last_save = time.monotonic()
+        if init:
+            self.state = jax.block_until_ready(init(self.key_init))
+
+    def _header(self, description: Mapping[str, Any]) -> dict[str, Any]:
+        config = self.config
+        budget = [f"{config.epochs:,} epochs"] if config.epochs else []
+        budget += [f"{config.minutes:g} min"] if config.minutes else []
+        return dict(description) | {
+            "devices": ", ".join(str(d) for d in jax.devices()),
+            "base tasks": ", ".join(self.spec.families),
+            "test tasks": len(self.tasks.family),
+            "replay": guard.gigabytes(self.trainer.replay_bytes),
+            "seeds": f"{self.trainer.num_seeds}, from {config.seed}",
+            "budget": " or ".join(budget),
+            "run directory": self.run_dir,
+            "resumed from": f"epoch {self.epoch}, {duration(self.seconds_before)}" if self.state else "-",
+        }
+
+    @property
+    def seconds(self) -> float:
+        """Training time, without compilation, over all resumes."""
+        return self.seconds_before + time.monotonic() - self.started
+
+    def _spent(self, epoch_seconds: float) -> str:
+        """The status that the budget ends the run with, if it is spent: the last epoch ends nearest to the limit."""
+        if self.config.epochs is not None and self.epoch >= self.config.epochs:
+            return "completed"
+        seconds = self.seconds if epoch_seconds else self.seconds_before
+        if self.config.minutes is not None and seconds + epoch_seconds / 2 >= 60 * self.config.minutes:
+            return "budget"
+        return ""
+
+    def train(self) -> str:
+        """Run epochs until something ends the run; returns its status."""
+        status = "interrupted" if self.signal.signum else ""
+        while not status:
+            started = time.monotonic()
+            self.state, metrics = self.programs.epoch(self.state)
+            metrics = jax.device_get(metrics)
+            epoch_seconds = time.monotonic() - started
+            self.epoch += 1
+            record = self._record(metrics, epoch_seconds)
+            if bad := guard.nonfinite(metrics, self.state.agent):
+                self._fail(record, bad)
+                return "failed_nonfinite"
+            status = self._spent(epoch_seconds)
+            if status or self.epoch % self.config.eval_every == 0:
+                record |= self._evaluate()
+            if self.signal.signum:
+                status = "interrupted"
+            self.log.write(record)
+            self.terminal.progress(record, *self._remaining(epoch_seconds), last=bool(status))
+            if time.monotonic() - self.last_save >= self.config.save_every:
+                self._save()
+        self._save()
+        return status
+
+    def _record(self, metrics: Metrics, epoch_seconds: float) -> Record:
+        """One line of metrics.jsonl; metrics are means over seeds, and the test returns of later evaluation None."""
+        means = {name: np.asarray(value, float).mean(0) for name, value in metrics.items()}
+        updates = float(means.get("updates", 0.0)) * self.trainer.num_seeds
+        steps = self.trainer.env_steps_per_epoch * self.trainer.num_seeds
+        return means | {
+            "epoch": self.epoch,
+            "env_steps": int(np.ravel(self.state.env_steps)[0]),
+            "seconds": self.seconds,
+            "compile_seconds": self.compile_seconds,
+            "env_steps_per_second": steps / epoch_seconds,
+            "updates_per_second": updates / epoch_seconds,
+            "test_return": None,
+            "test_return_by_family": None,
+        }
+
+    def _evaluate(self) -> Record:
+        evaluation = self.programs.evaluate(self.state, jax.random.fold_in(self.key_eval, self.epoch))
+        self.evaluated = jax.device_get(evaluation)
+        return evaluations.report(self.evaluated, self.tasks, self.spec.families, self.spec.subtasks)
+
+    def _remaining(self, epoch_seconds: float) -> tuple[float, float]:
+        """(share of the budget that is spent, seconds left)."""
+        shares, left = [], []
+        if self.config.epochs is not None:
+            shares.append(self.epoch / self.config.epochs)
+            left.append((self.config.epochs - self.epoch) * epoch_seconds)
+        if self.config.minutes is not None:
+            shares.append(self.seconds / (60 * self.config.minutes))
+            left.append(60 * self.config.minutes - self.seconds)
+        return min(max(shares), 1.0), min(left)
+
+    def _save(self) -> None:
+        if self.epoch > self.saved_epoch:
+            self.checkpoints.save(self.epoch, self.state, {"epoch": self.epoch, "seconds": self.seconds})
+            self.saved_epoch = self.epoch
+        write_json(self.run_dir / "summary.json", report.summarise(self.log.records, "running"))
+        self.last_save = time.monotonic()
+
+    def _fail(self, record: Record, bad: list[str]) -> None:
+        """Keep what went wrong beside the checkpoints, which stay good."""
+        self.log.write(record | {"nonfinite": bad})
+        damaged = Checkpoints(self.run_dir / "nonfinite", keep=1)
+        damaged.save(self.epoch, self.state, {"epoch": self.epoch, "nonfinite": bad})
+        damaged.close()
+        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        self.terminal.say(
+            f"error: {bad[0]}{more} is not finite in epoch {self.epoch}; the state is in {damaged.directory}, "
+            f"the last good checkpoint is of epoch {max(self.saved_epoch, 0)}"
+        )
+
+    def finish(self, status: str) -> dict[str, Any]:
+        """Close everything and write the report."""
+        self.log.close()
+        self.checkpoints.close()
+        last = (self.evaluated, self.tasks) if self.evaluated is not None else None
+        return report.write(self.run_dir, self.log.records, status, self.spec, last)

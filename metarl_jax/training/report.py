@@ -1,0 +1,81 @@
+"""What a run leaves behind for people: summary.json and the figures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metarl_jax.analysis import curves, latents
+from metarl_jax.analysis import evaluation as evaluations
+from metarl_jax.analysis import response as responses
+from metarl_jax.training.logging import Record, write_json
+from metarl_jax.types import EnvSpec, Evaluation
+
+FINAL = (
+    "epoch",
+    "env_steps",
+    "seconds",
+    "compile_seconds",
+    "test_return_min",
+    "test_return_by_family",
+    "test_return_by_episode",
+    "component_usage",
+    "responsibility_entropy",
+    "cluster_purity",
+    "nonfinite",
+)
+"""What the summary repeats of the last records, besides `test_return`."""
+
+
+def summarise(records: Sequence[Record], status: str) -> dict[str, Any]:
+    """The content of summary.json.
+
+    Args:
+      records: of metrics.jsonl.
+      status: `running`, `completed`, `budget`, `interrupted` or `failed_nonfinite`.
+
+    Returns:
+      `status`, final `test_return` and `best_test_return` with `best_epoch` (None before the first evaluation), and
+      the latest value of each of `FINAL` that was recorded.
+    """
+    evaluated = [r for r in records if r.get("test_return") is not None]
+    best = max(evaluated, key=lambda r: r["test_return"], default={})
+    summary = {
+        "status": status,
+        "test_return": evaluated[-1]["test_return"] if evaluated else None,
+        "best_test_return": best.get("test_return"),
+        "best_epoch": best.get("epoch"),
+    }
+    latest: Record = {}
+    for record in records:
+        latest |= record
+    return summary | {name: latest[name] for name in FINAL if name in latest}
+
+
+def write(
+    run_dir: Path,
+    records: Sequence[Record],
+    status: str,
+    spec: EnvSpec,
+    last: tuple[Evaluation, evaluations.TestTasks] | None,
+) -> dict[str, Any]:
+    """Write summary.json, evaluation.npz and the figures; `last` is the last evaluation [S, ...] on the host.
+
+    Returns:
+      The summary.
+    """
+    summary = summarise(records, status)
+    response = responses.response(last[0]) if last and not spec.stationary else None
+    if response:
+        summary["response"] = response._asdict()
+    write_json(run_dir / "summary.json", summary)
+    curves.draw_run(run_dir / "curves.png", records, spec.name)
+    if last:
+        evaluation, tasks = last
+        evaluations.save(run_dir / "evaluation.npz", evaluation, tasks)
+        beliefs = np.asarray(evaluation.beliefs)[0, 0]
+        latents.draw(run_dir / "latents.png", beliefs, tasks, spec.subtasks, f"beliefs, {spec.name}")
+    if response:
+        responses.draw(run_dir / "response.png", response)
+    return summary

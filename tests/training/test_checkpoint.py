@@ -1,0 +1,100 @@
+import os
+import warnings
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metarl_jax.errors import ConfigurationError
+from metarl_jax.training.checkpoint import Checkpoints, checksum
+
+
+def state(value: float):
+    return {"weight": value * jnp.arange(50_000.0), "key": jax.random.key(int(value)), "n": jnp.array(3)}
+
+
+def template():
+    return jax.eval_shape(lambda: state(0.0))
+
+
+def largest_file(directory: Path) -> Path:
+    return max((f for f in directory.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    store = Checkpoints(tmp_path)
+    for epoch in (1, 2, 3):
+        store.save(epoch, state(float(epoch)), {"epoch": epoch, "seconds": 0.1 * epoch})
+    store.close()
+    return tmp_path
+
+
+def test_whole_state_comes_back_with_typed_keys(checkpoints):
+    restored, info = Checkpoints(checkpoints).restore(template())
+    assert (info["epoch"], info["seconds"]) == (3, 0.1 * 3)
+    np.testing.assert_array_equal(restored["weight"], state(3.0)["weight"])
+    assert restored["key"].dtype == jax.random.key(0).dtype
+    assert jax.random.key_data(restored["key"]).tolist() == jax.random.key_data(jax.random.key(3)).tolist()
+
+
+def test_only_the_newest_are_kept(checkpoints):
+    assert sorted(p.name for p in checkpoints.iterdir()) == ["2", "3"]
+
+
+def test_nothing_saved_is_none(tmp_path):
+    assert Checkpoints(tmp_path).restore(template()) is None
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("damage", [flip, truncate, os.remove])
+def test_damage_falls_back_to_the_one_before(checkpoints, damage):
+    damage(largest_file(checkpoints / "3"))
+    store = Checkpoints(checkpoints)
+    with pytest.warns(UserWarning, match="epoch 3 is damaged") as caught:
+        restored, info = store.restore(template(), discard=True)
+    assert "\n" not in str(caught[0].message)
+    assert info["epoch"] == 2
+    np.testing.assert_array_equal(restored["weight"], state(2.0)["weight"])
+    store.save(3, state(30.0), {"epoch": 3})
+    with warnings.catch_warnings(action="error"):
+        assert float(store.restore(template())[0]["weight"][1]) == 30.0
+
+
+def test_a_save_that_was_cut_short_is_invisible(checkpoints):
+    (checkpoints / "3").rename(checkpoints / "3.orbax-checkpoint-tmp-0")
+    assert Checkpoints(checkpoints).restore(template())[1]["epoch"] == 2
+
+
+def test_reading_deletes_nothing(checkpoints):
+    flip(largest_file(checkpoints / "3"))
+    with pytest.warns(UserWarning):
+        Checkpoints(checkpoints).restore(template())
+    assert (checkpoints / "3").exists()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the storage's own tasks
+def test_all_damaged_is_an_error(checkpoints):
+    for epoch in "23":
+        truncate(largest_file(checkpoints / epoch))
+    with pytest.warns(UserWarning), pytest.raises(ConfigurationError, match="no checkpoint in"):
+        Checkpoints(checkpoints).restore(template())
+
+
+def test_checksum_sees_every_leaf():
+    base = state(1.0)
+    assert checksum(base) == checksum(state(1.0))
+    assert checksum(base) != checksum(base | {"key": jax.random.key(2)})
+    assert checksum(base) != checksum(base | {"n": jnp.array(4)})

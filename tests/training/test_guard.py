@@ -1,0 +1,26 @@
+import jax.numpy as jnp
+import pytest
+
+from metarl_jax.errors import ConfigurationError
+from metarl_jax.training import guard
+
+
+def test_finite_is_silent():
+    assert guard.nonfinite({"loss": jnp.ones(2), "count": jnp.array([1])}, {"w": jnp.ones(3), "n": jnp.array(1)}) == []
+
+
+def test_metrics_come_first_in_their_order():
+    nan, inf = jnp.array([1.0, jnp.nan]), jnp.array([jnp.inf])
+    bad = guard.nonfinite({"b_loss": nan, "a_loss": inf}, {"w": [jnp.ones(1), nan]})
+    assert bad == ["b_loss", "a_loss", "w/1"]
+
+
+def test_returns_may_be_unknown():
+    assert guard.nonfinite({"train_return": jnp.array([jnp.nan])}, {}) == []
+
+
+def test_memory(monkeypatch):
+    monkeypatch.setattr(guard, "available_memory", lambda: 10_000_000_000)
+    guard.check_memory(8_000_000_000)
+    with pytest.raises(ConfigurationError, match=r"16.00 GB does not fit in 8.00 GB.*at most --replay_rows=500 fits"):
+        guard.check_memory(16_000_000_000, 1000, "--replay_rows")

@@ -1,0 +1,167 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from metarl_jax.errors import ConfigurationError
+from metarl_jax.training import loop
+from metarl_jax.training.checkpoint import Checkpoints
+from tests import toy
+
+ROOT = Path(__file__).parents[2]
+TIMES = {"seconds", "compile_seconds", "env_steps_per_second", "updates_per_second"}
+
+
+def run(path: Path, epochs: int | None = 3, spec=None, minutes=None, eval_every=1, **options) -> int:
+    path.mkdir(exist_ok=True)
+    trainer = toy.trainer(**options)
+    config = loop.RunConfig(epochs, minutes, seeds=trainer.num_seeds, save_every=0.0, eval_every=eval_every)
+    return loop.run(loop.Experiment(trainer, spec or toy.Spec(), toy.TASKS, {"engine": "none"}), config, path, {})
+
+
+def records(path: Path) -> list[dict]:
+    return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+
+
+def summary(path: Path) -> dict:
+    return json.loads((path / "summary.json").read_text())
+
+
+def final_state(path: Path, **options):
+    store = Checkpoints(path / "checkpoints")
+    state, _ = store.restore(loop.template(toy.trainer(**options)))
+    store.close()
+    return jax.device_get(state._replace(key=jax.random.key_data(state.key)))
+
+
+def test_what_a_run_leaves_behind(tmp_path, capsys):
+    assert run(tmp_path, 4, eval_every=2) == 0
+    lines = records(tmp_path)
+    assert [r["epoch"] for r in lines] == [1, 2, 3, 4]
+    assert [r["env_steps"] for r in lines] == [100, 200, 300, 400]
+    assert [r["test_return"] is None for r in lines] == [True, False, True, False]
+    assert lines[0]["train_return"] == -4.0 and lines[0]["vae_loss"] == 4.0
+    assert list(lines[1]["test_return_by_family"]) == ["near", "far"]
+    assert lines[1]["cluster_purity"] == 1.0
+    np.testing.assert_allclose(lines[1]["component_usage"], [1 / 3, 2 / 3], atol=1e-6)
+    for name in ("curves.png", "latents.png", "evaluation.npz", "tensorboard"):
+        assert (tmp_path / name).exists(), name
+    done = summary(tmp_path)
+    assert done["status"] == "completed"
+    assert done["test_return"] == lines[-1]["test_return"] == done["best_test_return"] and done["best_epoch"] == 4
+    weight = final_state(tmp_path).agent["weight"][0, 0]
+    expected = -toy.STEPS * np.mean(np.abs(weight - toy.TASKS.spec))
+    np.testing.assert_allclose(done["test_return"], expected, rtol=1e-5)
+    assert "8 epochs" not in capsys.readouterr().out
+
+
+def test_one_compile_per_program(tmp_path):
+    traces = []
+    trainer = toy.trainer()
+
+    def epoch(state):
+        traces.append(None)
+        return trainer.epoch(state)
+
+    experiment = loop.Experiment(trainer._replace(epoch=epoch), toy.Spec(), toy.TASKS, {})
+    loop.run(experiment, loop.RunConfig(epochs=5), tmp_path, {})
+    assert len(traces) == 1
+
+
+def test_seeds_are_reported_one_by_one(tmp_path):
+    run(tmp_path, 2, seeds=3)
+    last = records(tmp_path)[-1]
+    assert len(last["test_return_per_seed"]) == 3 and len(set(last["test_return_per_seed"])) == 3
+    np.testing.assert_allclose(last["test_return"], np.mean(last["test_return_per_seed"]))
+
+
+def test_resume_is_exact(tmp_path):
+    """6 epochs equal 3, a new process, 3; the lines of epochs after the checkpoint are not doubled."""
+    straight, parts = tmp_path / "straight", tmp_path / "parts"
+    run(straight, 6)
+    command = [sys.executable, "-m", "tests.toy"]
+    subprocess.run([*command, f"--run_dir={parts}", "--epochs=3"], cwd=ROOT, check=True, capture_output=True)
+    with (parts / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "env_steps": 400}\n{"epoch": 5, "env')  # a kill after the checkpoint of epoch 3
+    before = records(straight)
+    run(parts, 6)
+    jax.tree.map(np.testing.assert_array_equal, final_state(straight), final_state(parts))
+    after = records(parts)
+    assert [{k: v for k, v in r.items() if k not in TIMES} for r in after] == [
+        {k: v for k, v in r.items() if k not in TIMES} for r in before
+    ]
+    seconds = [r["seconds"] for r in after]
+    assert seconds == sorted(seconds)
+
+
+def test_a_spent_budget_is_an_error(tmp_path):
+    run(tmp_path, 2)
+    with pytest.raises(ConfigurationError, match="extend it with --epochs"):
+        run(tmp_path, 2)
+
+
+def test_minutes_end_a_run(tmp_path):
+    run(tmp_path, epochs=None, minutes=0.005)
+    assert summary(tmp_path)["status"] == "budget"
+    assert summary(tmp_path)["seconds"] < 3.0
+
+
+def test_nonfinite_learner_stops_before_the_good_checkpoint_is_lost(tmp_path, capsys):
+    assert run(tmp_path, 6, nan_at=4) == loop.FAILED
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "3"]
+    assert np.isfinite(final_state(tmp_path).agent["weight"]).all()
+    damaged, info = Checkpoints(tmp_path / "nonfinite").restore(loop.template(toy.trainer()))
+    assert np.isnan(damaged.agent["weight"]).all()
+    assert info["nonfinite"] == ["critic_loss", "vae_loss", "weight"] == summary(tmp_path)["nonfinite"]
+    assert summary(tmp_path)["status"] == "failed_nonfinite"
+    assert records(tmp_path)[-1]["vae_loss"] is None
+    assert "critic_loss (and 2 more) is not finite in epoch 4" in capsys.readouterr().out
+
+
+def test_a_changing_task_gives_a_response(tmp_path):
+    run(tmp_path, 1, spec=toy.Spec(stationary=False), period=8)
+    response = summary(tmp_path)["response"]
+    assert response["steps"][0] == -10 and response["samples"][10] == 2 * len(toy.TASKS.family)
+    assert (tmp_path / "response.png").exists()
+
+
+def test_sigterm_saves_and_says_how_to_resume(tmp_path):
+    path = tmp_path / "run"
+    command = [sys.executable, "-m", "tests.toy", f"--run_dir={path}", "--epochs=1000000", "--save_every=1000"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (path / "metrics.jsonl").exists() or not (path / "metrics.jsonl").stat().st_size:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert f"--resume={path}" in out
+    assert summary(path)["status"] == "interrupted"
+    assert final_state(path).epoch[0] == records(path)[-1]["epoch"]
+
+
+def test_ctrl_c_ends_with_a_checkpoint(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    timer = threading.Timer(4.0, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    assert run(tmp_path, epochs=1_000_000) == 128 + signal.SIGINT
+    assert summary(tmp_path)["status"] == "interrupted"
+    assert final_state(tmp_path).epoch[0] == len(records(tmp_path))
+    assert signal.getsignal(signal.SIGINT) == before
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"epochs": 0}, {"minutes": -1.0}, {"eval_every": 0}, {"save_every": -1.0}, {"seeds": 0}, {"epochs": None}]
+)
+def test_values_out_of_range(wrong):
+    with pytest.raises(ConfigurationError, match=r"--(epochs|minutes|eval_every|save_every|seeds)"):
+        loop.RunConfig(**{"epochs": 1} | wrong).check()
