@@ -10,7 +10,7 @@ from sklearn.metrics import adjusted_rand_score
 from metarl_jax.types import Evaluation, Task
 
 
-class TestTasks(NamedTuple):
+class HeldOutTasks(NamedTuple):
     """The held-out tasks as NumPy arrays."""
 
     family: np.ndarray
@@ -18,7 +18,7 @@ class TestTasks(NamedTuple):
     label: np.ndarray
 
     @classmethod
-    def of(cls, tasks: Task) -> "TestTasks":
+    def of(cls, tasks: Task) -> "HeldOutTasks":
         """Copies from the device."""
         return cls(np.asarray(tasks.family), np.asarray(tasks.spec), np.asarray(tasks.label))
 
@@ -29,7 +29,7 @@ def grouped(values: np.ndarray, index: np.ndarray, names: Sequence[str]) -> dict
 
 
 def report(
-    evaluation: Evaluation, tasks: TestTasks, families: Sequence[str], subtasks: Sequence[str]
+    evaluation: Evaluation, tasks: HeldOutTasks, families: Sequence[str], subtasks: Sequence[str]
 ) -> dict[str, Any]:
     """What is logged of an evaluation [S, ...] on the host (`jax.device_get`).
 
@@ -77,12 +77,14 @@ def clusters(components: np.ndarray, family: np.ndarray) -> dict[str, Any]:
     }
 
 
-def save(path: Path, evaluation: Evaluation, tasks: TestTasks) -> None:
+def save(path: Path, evaluation: Evaluation, tasks: HeldOutTasks) -> None:
     """Write an evaluation [S, ...] on the host, so that figures can be drawn without the environment."""
     np.savez_compressed(path, **evaluation._asdict(), **tasks._asdict())
 
 
-def load(path: Path) -> tuple[Evaluation, TestTasks]:
+def load(path: Path) -> tuple[Evaluation, HeldOutTasks]:
     """What `save` wrote."""
     with np.load(path) as data:
-        return Evaluation(*(data[f] for f in Evaluation._fields)), TestTasks(*(data[f] for f in TestTasks._fields))
+        return Evaluation(*(data[f] for f in Evaluation._fields)), HeldOutTasks(
+            *(data[f] for f in HeldOutTasks._fields)
+        )

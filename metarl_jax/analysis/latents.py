@@ -10,7 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from metarl_jax.analysis import figures
-from metarl_jax.analysis.evaluation import TestTasks
+from metarl_jax.analysis.evaluation import HeldOutTasks
 from metarl_jax.errors import ConfigurationError
 
 METHODS = ("pca", "tsne")
@@ -25,11 +25,12 @@ def project(beliefs: np.ndarray, method: str = "pca") -> np.ndarray:
         return np.pad(beliefs, ((0, 0), (0, 2 - size)))
     if method == "pca":
         return PCA(2).fit_transform(beliefs)
-    return TSNE(2, perplexity=min(30.0, (len(beliefs) - 1) / 3), random_state=0).fit_transform(beliefs)
+    # A few hundred points: the exact method is quick, and does not start threads beside a training run.
+    return TSNE(2, perplexity=min(30.0, (len(beliefs) - 1) / 3), method="exact", random_state=0).fit_transform(beliefs)
 
 
 def draw(
-    path: Path, beliefs: np.ndarray, tasks: TestTasks, subtasks: Sequence[str], title: str = "", method: str = "pca"
+    path: Path, beliefs: np.ndarray, tasks: HeldOutTasks, subtasks: Sequence[str], title: str = "", method: str = "pca"
 ) -> None:
     """Beliefs at mid and end of an episode, in one projection, coloured by sub-task.
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from metarl_jax.analysis import evaluation as evaluations
-from metarl_jax.analysis.evaluation import TestTasks
+from metarl_jax.analysis.evaluation import HeldOutTasks
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import guard, interrupt, report
 from metarl_jax.training.checkpoint import Checkpoints
@@ -115,7 +115,7 @@ class _Run:
         terminal: Terminal,
     ) -> None:
         self.trainer, self.spec, test_tasks, description = experiment
-        self.tasks = TestTasks.of(test_tasks)
+        self.tasks = HeldOutTasks.of(test_tasks)
         self.config, self.run_dir, self.signal, self.terminal = config, run_dir, signal, terminal
         self.key_init, self.key_eval = jax.random.split(jax.random.key(config.seed))
         self.checkpoints = Checkpoints(run_dir / "checkpoints")

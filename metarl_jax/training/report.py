@@ -58,7 +58,7 @@ def write(
     records: Sequence[Record],
     status: str,
     spec: EnvSpec,
-    last: tuple[Evaluation, evaluations.TestTasks] | None,
+    last: tuple[Evaluation, evaluations.HeldOutTasks] | None,
 ) -> dict[str, Any]:
     """Write summary.json, evaluation.npz and the figures; `last` is the last evaluation [S, ...] on the host.
 

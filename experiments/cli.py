@@ -1,0 +1,181 @@
+"""From a command line to a run: presets, flags, resume, and one-line errors."""
+
+import contextlib
+import difflib
+import io
+import itertools
+import re
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import tyro
+
+import envs
+from experiments import rundir
+from metarl_jax.errors import ConfigurationError
+from metarl_jax.training import compilation, guard, loop
+
+ALGORITHMS = {"moss": "experiments.moss"}
+"""Name in config.json -> module."""
+MAY_CHANGE = {"epochs", "minutes", "eval_every", "save_every", "resume"}
+"""Fields that a resumed run may give new values."""
+USAGE = 2
+"""Exit code of a wrong input."""
+
+
+class Algorithm(Protocol):
+    """What an experiment's module offers. Its `Config` has `env`, `preset` and `run: RunConfig`."""
+
+    Config: type
+    __doc__: str | None
+    __file__: str
+    presets_for: Callable[[str, str, tuple[str, ...]], Any]
+    """(preset, env, options) -> the configuration that flags then override; `options` are the env_options given."""
+    build: Callable[..., loop.Experiment]
+    """(config, episodes=None) -> what to train; `episodes` in a row per evaluation, None for the configuration's."""
+
+
+def main(module: Any, argv: Sequence[str] | None = None) -> int:
+    """Run the experiment of a module; returns the exit code."""
+    return guarded(lambda: _train(module, list(sys.argv[1:] if argv is None else argv)))
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """Turn wrong inputs into one line on stderr and exit code 2; show warnings as one line too."""
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    try:
+        return command()
+    except (ConfigurationError, envs.ConfigurationError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
+
+
+def _train(module: Algorithm, argv: list[str]) -> int:
+    compilation.enable_cache()
+    name = Path(module.__file__).stem
+    config = configure(module, argv)
+    config.run.check()
+    if config.run.resume is None and config.run.run_dir is not None:
+        rundir.check_free(config.run.run_dir)  # before the environment takes its time to build
+    experiment = module.build(config)
+    guard.check_memory(experiment.trainer.replay_bytes, rundir.flatten(config).get("replay_rows"), "--replay_rows")
+    if config.run.resume is not None:
+        path = Path(config.run.resume).absolute()
+    else:
+        path = rundir.claim(config.run.run_dir, name, config.env)
+    rundir.describe(path, name, config, experiment.spec)
+    return loop.run(experiment, config.run, path, _commands(name, path))
+
+
+def _commands(name: str, path: Path) -> dict[str, str]:
+    """What to type next."""
+    where = shlex.quote(str(path))
+    return {
+        "resume (add --minutes or --epochs, in total, to extend)": f"python -m experiments.{name} --resume={where}",
+        "evaluate": f"python -m experiments.evaluate --run={where} --episodes=3",
+        "draw": f"python -m experiments.plot --runs {where}",
+    }
+
+
+def configure(module: Algorithm, argv: list[str]) -> Any:
+    """The configuration of a command line.
+
+    Defaults come from the preset for the environment, or from the run that is resumed; flags override them.
+
+    Raises:
+      ConfigurationError: an unknown flag, a value of the wrong type, or flags that exclude each other.
+    """
+    given = {name: _peek(argv, name) for name in ("preset", "env", "env_options", "resume", "run_dir")}
+    if given["resume"]:
+        return _resumed(module, argv, given["resume"][0], bool(given["run_dir"]))
+    plain = module.Config()
+    preset, env = ((given[name] or [getattr(plain, name)])[0] for name in ("preset", "env"))
+    return parse(module.Config, argv, module.presets_for(preset, env, tuple(given["env_options"])))
+
+
+def _resumed(module: Algorithm, argv: list[str], resume: str, has_run_dir: bool) -> Any:
+    if has_run_dir:
+        raise ConfigurationError("--resume and --run_dir exclude each other: a resumed run stays in its directory")
+    content = rundir.read(resume, "--resume")
+    name = Path(module.__file__).stem
+    if content["algorithm"] != name:
+        raise ConfigurationError(f"--resume: {resume} holds a run of {content['algorithm']}, not of {name}")
+    before = rundir.fill(module.Config(), content["config"], resume)
+    config = parse(module.Config, argv, before)
+    old, new = rundir.flatten(before), rundir.flatten(config)
+    if changed := [n for n in old if n not in MAY_CHANGE and old[n] != new[n]]:
+        field = changed[0]
+        raise ConfigurationError(f"--resume: {field} is {old[field]} in {resume} and cannot become {new[field]}")
+    return config
+
+
+def _peek(argv: list[str], name: str) -> list[str]:
+    """The values of a flag, before anything else is parsed; of its last occurrence, as in tyro."""
+    values: list[str] = []
+    for i, token in enumerate(argv):
+        flag, equals, rest = token.partition("=")
+        if flag.replace("-", "_") == f"__{name}":
+            following = itertools.takewhile(lambda t: not t.startswith("--"), argv[i + 1 :])
+            values = [rest] if equals else list(following)
+    return values
+
+
+def parse_options(options: Sequence[str]) -> dict[str, Any]:
+    """`name=value` strings as keyword arguments; numbers become numbers.
+
+    Raises:
+      ConfigurationError: there is no `=`.
+    """
+    parsed: dict[str, Any] = {}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals:
+            raise ConfigurationError(f"--env_options: {option!r} is not name=value")
+        parsed[name] = value
+        for kind in (float, int):
+            with contextlib.suppress(ValueError):
+                parsed[name] = kind(value)
+    return parsed
+
+
+def parse(config_type: type, argv: list[str], default: Any = None) -> Any:
+    """Parse flat flags, `--like_this` or `--like-this`, into a (nested) frozen dataclass."""
+    errors = io.StringIO()
+    options = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(errors):
+            config, unknown = tyro.cli(
+                config_type,
+                args=argv,
+                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
+                use_underscores=True,
+                return_unknown_args=True,
+                **options,
+            )
+    except SystemExit as stop:
+        if stop.code:
+            raise ConfigurationError(_one_line(errors.getvalue())) from None
+        raise
+    if unknown:
+        given = unknown[0].partition("=")[0]
+        near = difflib.get_close_matches(given.strip("-").replace("-", "_"), rundir.flatten(config), n=1, cutoff=0.5)
+        hint = f"did you mean --{near[0]}?" if near else "see --help"
+        raise ConfigurationError(f"unknown argument {given}: {hint}")
+    return config
+
+
+def _one_line(box: str) -> str:
+    """The message inside the box that tyro prints: below its title, above the next rule."""
+    words: list[str] = []
+    for line in box.splitlines()[1:]:
+        text = line.strip("│ ")
+        if text.startswith("Got errors") or (words and not re.search(r"\w", text)):
+            break
+        if re.search(r"\w", text):
+            words += text.split()
+    message = " ".join(words).removeprefix("Error parsing ")
+    return re.sub(r"^Missing from .*?: ", "missing ", message) or "wrong arguments, see --help"

@@ -1,0 +1,121 @@
+"""Evaluate a trained agent: the returns of episodes 1 to K on every held-out task."""
+
+import dataclasses
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from experiments import cli, rundir
+from metarl_jax.analysis.evaluation import HeldOutTasks, grouped
+from metarl_jax.errors import ConfigurationError
+from metarl_jax.training import compilation, loop
+from metarl_jax.training.checkpoint import Checkpoints
+from metarl_jax.training.logging import write_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Returns of episodes 1..K on every held-out task, from the last good checkpoint of a run."""
+
+    run: str
+    """Run directory."""
+    episodes: int = 1
+    """Episodes in a row on each task, with one memory; the first begins without knowledge."""
+    seed: int = 0
+    """Of the episodes' initial states."""
+    json: str | None = None
+    """Also write the numbers to this file."""
+
+
+def load(run: str | Path, episodes: int | None = None) -> tuple[loop.Experiment, Any, dict[str, Any]]:
+    """Rebuild a run from its directory.
+
+    Args:
+      run: its directory.
+      episodes: in a row, per evaluation; None for the run's own number.
+
+    Returns:
+      The experiment, its `TrainState`, and the checkpoint's `epoch` and `seconds`.
+
+    Raises:
+      ConfigurationError: not a run directory, an unknown algorithm, or no checkpoint yet.
+    """
+    content = rundir.read(run, "--run")
+    name = content["algorithm"]
+    if name not in cli.ALGORITHMS:
+        raise ConfigurationError(f"{run} holds a run of {name!r}: known: {', '.join(cli.ALGORITHMS)}")
+    module = importlib.import_module(cli.ALGORITHMS[name])
+    experiment = module.build(rundir.fill(module.Config(), content["config"], run), episodes=episodes)
+    checkpoints = Checkpoints(Path(run) / "checkpoints")
+    restored = checkpoints.restore(loop.template(experiment.trainer))
+    checkpoints.close()
+    if restored is None:
+        raise ConfigurationError(f"{run} has no checkpoint yet")
+    return experiment, *restored
+
+
+def evaluate(config: Config) -> int:
+    """Print the table, and write the JSON file if one is asked for."""
+    if config.episodes < 1:
+        raise ConfigurationError(f"--episodes must be at least 1, got {config.episodes}")
+    if config.json and not Path(config.json).absolute().parent.is_dir():
+        raise ConfigurationError(f"--json: there is no directory for {config.json}")
+    compilation.enable_cache()
+    experiment, state, info = load(config.run, config.episodes)
+    evaluation = jax.device_get(jax.jit(experiment.trainer.evaluate)(state, jax.random.key(config.seed)))
+    returns = np.asarray(evaluation.returns).mean(0)
+    tasks = HeldOutTasks.of(experiment.test_tasks)
+    spec = experiment.spec
+    families = {
+        f"mean {name}": [grouped(episode, tasks.family, spec.families)[name] for episode in returns]
+        for name in grouped(returns[0], tasks.family, spec.families)
+    }
+    show(f"{spec.name}, epoch {info['epoch']}", returns, tasks, spec.subtasks, families)
+    if config.json:
+        write_json(
+            Path(config.json),
+            {
+                "run": config.run,
+                "epoch": info["epoch"],
+                "test_return": returns[0].mean(),
+                "test_return_by_episode": returns.mean(1),
+                "means": families,
+                "tasks": [
+                    {"subtask": spec.subtasks[tasks.label[n]], "spec": tasks.spec[n], "returns": returns[:, n]}
+                    for n in range(returns.shape[1])
+                ],
+            },
+        )
+    return 0
+
+
+def show(
+    title: str, returns: np.ndarray, tasks: HeldOutTasks, subtasks: Sequence[str], means: dict[str, list[float]]
+) -> None:
+    """Print returns [K, N] as a table of tasks, then of means."""
+    table = Table(title=title, title_justify="left")
+    for column in ("sub-task", "spec", *(f"ep {k + 1}" for k in range(len(returns)))):
+        table.add_column(column, justify="left" if column == "sub-task" else "right")
+    for n, label in enumerate(tasks.label):
+        spec = ", ".join(f"{x:.2f}" for x in tasks.spec[n])
+        table.add_row(subtasks[label], spec, *(f"{x:.1f}" for x in returns[:, n]))
+    table.add_section()
+    for name, values in (means | {"mean": list(returns.mean(1))}).items():
+        table.add_row(name, "", *(f"{x:.1f}" for x in values))
+    Console(width=None if sys.stdout.isatty() else 100).print(table)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Evaluate as the command line says; returns the exit code."""
+    return cli.guarded(lambda: evaluate(cli.parse(Config, list(sys.argv[1:] if argv is None else argv))))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

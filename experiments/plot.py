@@ -1,0 +1,108 @@
+"""Draw runs: learning curves of several, and what a single one believes and how it responds to changes."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import cli, rundir
+from metarl_jax.analysis import curves, latents
+from metarl_jax.analysis import evaluation as evaluations
+from metarl_jax.analysis import response as responses
+from metarl_jax.errors import ConfigurationError
+from metarl_jax.training.logging import Record, read_metrics
+from metarl_jax.training.loop import RunConfig
+
+SUFFIXES = (".png", ".pdf", ".svg")
+RUN_FIELDS = {field.name for field in dataclasses.fields(RunConfig)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Learning curves: interquartile mean and 95 % bootstrap interval over the seeds of equally configured runs."""
+
+    runs: tuple[str, ...]
+    """Run directories. A single one is also drawn in detail: base tasks, beliefs, response to changes."""
+    out: str | None = None
+    """Image of the curves; None: curves.png in the single run's directory, or here."""
+    method: str = "pca"
+    """Projection of the beliefs: pca or tsne."""
+
+
+def group(runs: Sequence[str]) -> dict[str, list[curves.Curve]]:
+    """Curves of all seeds by configuration; runs that differ only in seed and budget belong together.
+
+    Raises:
+      ConfigurationError: a directory is no run, or was never evaluated.
+    """
+    groups: dict[tuple[str, str], list[curves.Curve]] = {}
+    first: dict[tuple[str, str], str] = {}
+    for run in runs:
+        content = rundir.read(run, "--runs")
+        settings = {k: v for k, v in content["config"].items() if k not in RUN_FIELDS | {"run"}}
+        key = (f"{content['algorithm']}, {content['environment']['name']}", json.dumps(settings, sort_keys=True))
+        groups.setdefault(key, []).extend(curves.curves(evaluated(run)))
+        first.setdefault(key, Path(run).name)
+    names = [name for name, _ in groups]
+    return {
+        name if names.count(name) == 1 else f"{name} ({first[name, settings]})": members
+        for (name, settings), members in groups.items()
+    }
+
+
+def evaluated(run: str) -> list[Record]:
+    """The records of a run; raises `ConfigurationError` if none has an evaluation."""
+    records = read_metrics(Path(run) / "metrics.jsonl")
+    if not any(r.get("test_return") is not None for r in records):
+        raise ConfigurationError(f"--runs: {run} was not evaluated yet")
+    return records
+
+
+def plot(config: Config) -> int:
+    """Draw, and print the path of each image."""
+    if not config.runs:
+        raise ConfigurationError("--runs needs at least one run directory")
+    single = len(config.runs) == 1
+    path = Path(config.out) if config.out else (Path(config.runs[0]) if single else Path()) / "curves.png"
+    if not path.absolute().parent.is_dir():
+        raise ConfigurationError(f"--out: there is no directory for {path}")
+    if path.suffix not in SUFFIXES:
+        raise ConfigurationError(f"--out: {path} must end in one of {', '.join(SUFFIXES)}")
+    if single:
+        drawn = draw_single(Path(config.runs[0]), path, config.method)
+    else:
+        curves.draw_groups(path, group(config.runs))
+        drawn = [path]
+    for image in drawn:
+        print(image)
+    return 0
+
+
+def draw_single(run: Path, path: Path, method: str) -> list[Path]:
+    """Curves, beliefs and response of one run; the last two stand beside the curves."""
+    environment: dict[str, Any] = rundir.read(run, "--runs")["environment"]
+    curves.draw_run(path, evaluated(str(run)), environment["name"])
+    drawn = [path]
+    if not (run / "evaluation.npz").exists():
+        return drawn
+    evaluation, tasks = evaluations.load(run / "evaluation.npz")
+    drawn.append(path.with_name(f"latents{path.suffix}"))
+    beliefs = np.asarray(evaluation.beliefs)[0, 0]
+    latents.draw(drawn[-1], beliefs, tasks, environment["subtasks"], f"beliefs, {environment['name']}", method)
+    if result := responses.response(evaluation):
+        drawn.append(path.with_name(f"response{path.suffix}"))
+        responses.draw(drawn[-1], result)
+    return drawn
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Draw as the command line says; returns the exit code."""
+    return cli.guarded(lambda: plot(cli.parse(Config, list(sys.argv[1:] if argv is None else argv))))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""A run directory: config.json, metrics.jsonl, checkpoints/, summary.json and figures."""
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from metarl_jax.errors import ConfigurationError
+from metarl_jax.training.logging import write_json
+
+PACKAGES = ("metarl-jax", "jax", "jaxlib", "flax", "optax", "mujoco", "mujoco-mjx", "numpy")
+
+
+def claim(run_dir: str | None, algorithm: str, env: str) -> Path:
+    """Create the directory of a new run.
+
+    Raises:
+      ConfigurationError: it is there already and not empty.
+    """
+    if run_dir is None:
+        base = Path("runs") / f"{algorithm}-{env}-{time.strftime('%Y%m%d-%H%M%S')}"
+        candidates = [base, *(base.with_name(f"{base.name}-{i}") for i in range(2, 100))]
+    else:
+        candidates = [check_free(run_dir)]
+    for path in candidates:
+        try:
+            path.mkdir(parents=True, exist_ok=run_dir is not None)
+            return path.absolute()
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ConfigurationError(f"--run_dir: cannot create {path}: {error.strerror}") from error
+    raise ConfigurationError(f"too many runs named {base}")
+
+
+def check_free(run_dir: str) -> Path:
+    """The path, if a new run may write there; raises `ConfigurationError` otherwise."""
+    path = Path(run_dir)
+    if (path / "config.json").exists():
+        raise ConfigurationError(f"--run_dir: {path} holds a run: use --resume={path}, or name another directory")
+    if path.exists() and not path.is_dir():
+        raise ConfigurationError(f"--run_dir: {path} is not a directory")
+    if path.exists() and any(path.iterdir()):
+        raise ConfigurationError(f"--run_dir: {path} is not empty")
+    return path
+
+
+def describe(path: Path, algorithm: str, config: Any, spec: Any) -> None:
+    """Write config.json: everything that is needed to repeat the run, and to read its results.
+
+    A resumed run writes it anew, because its budget and its machine may have changed.
+    """
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, resume=None))
+    names = ("name", "families", "subtasks", "horizon", "stationary")
+    content = {
+        "algorithm": algorithm,
+        "config": dataclasses.asdict(config),
+        "environment": {name: getattr(spec, name) for name in names},
+        "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
+        "commit": _commit(),
+        "devices": [d.device_kind for d in jax.devices()],
+        "machine": platform.machine(),
+    }
+    write_json(path / "config.json", content)
+
+
+def read(path: Path | str, flag: str) -> dict[str, Any]:
+    """The config.json of a run.
+
+    Raises:
+      ConfigurationError: there is none; `flag` is what the user gave the path with.
+    """
+    file = Path(path) / "config.json"
+    try:
+        return json.loads(file.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ConfigurationError(f"{flag}: {path} is not a run directory (no readable config.json)") from error
+
+
+def fill(default: Any, values: dict[str, Any], path: Path | str) -> Any:
+    """The dataclass `default` with the values of a config.json, nested ones included.
+
+    Raises:
+      ConfigurationError: a field is not known, so another version of the code wrote the file.
+    """
+    fields = {f.name: getattr(default, f.name) for f in dataclasses.fields(default)}
+    if unknown := sorted(set(values) - set(fields)):
+        raise ConfigurationError(f"{path} was written by another version: unknown field {unknown[0]!r}")
+    new = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(fields[name]):
+            new[name] = fill(fields[name], value, path)
+        else:
+            new[name] = tuple(value) if isinstance(value, list) else value
+    return dataclasses.replace(default, **new)
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """Field names of a nested dataclass, as flags have them, to values."""
+    flat: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        flat |= flatten(value) if dataclasses.is_dataclass(value) else {field.name: value}
+    return flat
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """Of the source tree, if the code runs from one; `+` marks uncommitted changes."""
+    root = Path(__file__).parent.parent
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+        dirty = subprocess.run(["git", "diff", "--quiet", "HEAD"], cwd=root, capture_output=True, check=False)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return head.stdout.strip() + ("+" if dirty.returncode else "")

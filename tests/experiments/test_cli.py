@@ -1,0 +1,157 @@
+import json
+
+import pytest
+
+from experiments import cli, evaluate, plot
+from metarl_jax.errors import ConfigurationError
+from metarl_jax.training import guard
+from tests import toy
+
+
+def configure(*argv: str) -> toy.Config:
+    return cli.configure(toy, list(argv))
+
+
+def fails(capsys, command, *argv: str) -> str:
+    """The one line that a wrong input costs."""
+    capsys.readouterr()
+    assert command(list(argv)) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1 and captured.err.startswith("error: "), captured.err
+    return captured.err
+
+
+def train(argv: list[str]) -> int:
+    return cli.main(toy, argv)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished run of two epochs and another seed of it."""
+    base = tmp_path_factory.mktemp("runs")
+    for seed in "01":
+        assert train([f"--run_dir={base / seed}", "--epochs=2", f"--seed={seed}"]) == 0
+    return base / "0"
+
+
+@pytest.fixture
+def as_algorithm(monkeypatch):
+    monkeypatch.setitem(cli.ALGORITHMS, "toy", "tests.toy")
+
+
+def test_flags_override_the_preset():
+    assert configure().width == 300
+    assert configure("--preset", "fast").width == 64
+    assert configure("--width=7", "--preset=fast") == cli.configure(toy, ["--preset=fast", "--width=7"])
+    assert configure("--width=7", "--preset=fast").width == 7
+    assert configure("--eval-every=3").run.eval_every == configure("--eval_every", "3").run.eval_every == 3
+
+
+def test_help_shows_the_resolved_defaults(capsys):
+    with pytest.raises(SystemExit) as stop:
+        configure("--preset=fast", "--help")
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert "(default: 64)" in out and "--save_every" in out and "Epochs between evaluations" in out
+
+
+def test_options_of_an_environment():
+    assert cli.parse_options(("preset=ldm", "horizon=300", "p=0.5")) == {"preset": "ldm", "horizon": 300, "p": 0.5}
+    with pytest.raises(ConfigurationError, match="'horizon' is not name=value"):
+        cli.parse_options(("horizon",))
+    assert cli._peek(["--env_options", "a=1", "b=2", "--seed", "3"], "env_options") == ["a=1", "b=2"]
+    assert cli._peek(["--env-options=a=1"], "env_options") == ["a=1"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--evn=toy"], "unknown argument --evn: did you mean --env?"),
+        (["--eval_evry", "3"], "did you mean --eval_every?"),
+        (["stray"], "unknown argument stray"),
+        (["--epochs=many"], "--epochs: no type matching"),
+        (["--epochs"], "Missing value for argument '--epochs'"),
+        (["--epochs=0"], "--epochs must be at least 1, got 0"),
+        (["--env=ant"], "unknown environment 'ant'"),
+        (["--resume=here", "--run_dir=there"], "--resume and --run_dir exclude each other"),
+        (["--resume=nowhere"], "nowhere is not a run directory"),
+    ],
+)
+def test_wrong_input_is_one_line(capsys, tmp_path, monkeypatch, argv, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in fails(capsys, train, *argv)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_replay_that_does_not_fit_leaves_nothing_behind(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(guard, "available_memory", lambda: 1000)
+    assert "does not fit" in fails(capsys, train, f"--run_dir={tmp_path / 'run'}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_is_never_overwritten(capsys, trained):
+    before = {p: p.stat().st_mtime_ns for p in trained.rglob("*")}
+    assert "holds a run: use --resume=" in fails(capsys, train, f"--run_dir={trained}")
+    assert "seed is 0 in" in fails(capsys, train, f"--resume={trained}", "--seed=5")
+    assert "width is 300 in" in fails(capsys, train, f"--resume={trained}", "--width=5")
+    assert "is not empty" in fails(capsys, train, f"--run_dir={trained.parent}")
+    assert "extend it with --epochs" in fails(capsys, train, f"--resume={trained}")
+    checked = [p for p in before if p.name != "config.json" and p.is_file()]
+    assert {p: p.stat().st_mtime_ns for p in checked} == {p: before[p] for p in checked}
+
+
+def test_resume_reads_the_configuration(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert train([f"--run_dir={run}", "--epochs=1", "--preset=fast", "--seed=3"]) == 0
+    assert train([f"--resume={run}", "--epochs=2"]) == 0
+    content = json.loads((run / "config.json").read_text())
+    assert content["algorithm"] == "toy"
+    assert (content["config"]["width"], content["config"]["run"]["seed"]) == (64, 3)
+    assert content["config"]["run"]["epochs"] == 2
+    assert content["config"]["run"]["resume"] is None
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+    assert "resume" in capsys.readouterr().out
+
+
+def test_default_run_directories_do_not_collide(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {cli.rundir.claim(None, "toy", "toy").name for _ in range(3)}
+    assert len(names) == 3 and all(name.startswith("toy-toy-") for name in names)
+
+
+def test_evaluate_repeats_what_training_measured(trained, as_algorithm, tmp_path, capsys):
+    file = tmp_path / "result.json"
+    assert evaluate.main([f"--run={trained}", "--episodes=3", f"--json={file}"]) == 0
+    out = capsys.readouterr().out
+    assert "far_left" in out and "ep 3" in out and "mean near" in out
+    result = json.loads(file.read_text())
+    summary = json.loads((trained / "summary.json").read_text())
+    assert len(result["test_return_by_episode"]) == 3 and len(result["tasks"]) == len(toy.TASKS.family)
+    assert result["test_return"] == pytest.approx(summary["test_return"], rel=1e-5)
+    assert result["means"]["mean near"][0] == pytest.approx(summary["test_return_by_family"]["near"], rel=1e-5)
+
+
+def test_plot(trained, tmp_path, capsys):
+    both = ["--runs", str(trained), str(trained.parent / "1")]
+    assert plot.main([*both, f"--out={tmp_path / 'both.png'}"]) == 0
+    assert plot.main(["--runs", str(trained), "--method=tsne", f"--out={tmp_path / 'one.pdf'}"]) == 0
+    printed = capsys.readouterr().out.split()
+    assert printed == [str(tmp_path / n) for n in ("both.png", "one.pdf", "latents.pdf")]
+    groups = plot.group(both[1:])
+    assert [(name, len(members)) for name, members in groups.items()] == [("toy, toy", 2)]
+
+
+def test_wrong_runs_are_one_line(capsys, trained, tmp_path, as_algorithm):
+    assert "is not a run directory" in fails(capsys, evaluate.main, f"--run={tmp_path}")
+    assert "--episodes must be" in fails(capsys, evaluate.main, f"--run={trained}", "--episodes=0")
+    assert "missing --run" in fails(capsys, evaluate.main)
+    assert "is not a run directory" in fails(capsys, plot.main, "--runs", str(tmp_path))
+    assert "must end in one of" in fails(capsys, plot.main, "--runs", str(trained), "--out=figure.xyz")
+    assert "unknown projection" in fails(capsys, plot.main, "--runs", str(trained), "--method=umap")
+    (tmp_path / "config.json").write_text('{"algorithm": "none"}')
+    assert "run of 'none'" in fails(capsys, evaluate.main, f"--run={tmp_path}")
+
+
+def test_a_config_of_another_version_is_refused():
+    with pytest.raises(ConfigurationError, match="unknown field 'width_of_old'"):
+        cli.rundir.fill(toy.Config(), {"width_of_old": 1}, "here")

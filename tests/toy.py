@@ -1,0 +1,112 @@
+"""A trainer whose learning is known: a weight walks to 2. Also an experiment for the command line.
+
+The reward of a step is -|weight - spec|, so that the return of an untrained agent on a task is -T |spec|.
+"""
+
+import dataclasses
+import sys
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import cli
+from metarl_jax.errors import ConfigurationError
+from metarl_jax.training.loop import Experiment, RunConfig
+from metarl_jax.types import Evaluation, Trainer, TrainState
+
+STEPS = 20
+RATE = 0.1
+
+
+class Tasks(NamedTuple):
+    family: Any
+    spec: Any
+    label: Any
+
+
+class Spec(NamedTuple):
+    name: str = "toy"
+    obs_size: int = 1
+    action_size: int = 1
+    task_size: int = 1
+    horizon: int = STEPS
+    families: tuple[str, ...] = ("near", "far")
+    subtasks: tuple[str, ...] = ("near", "far_left", "far_right")
+    stationary: bool = True
+    engine: str = "none"
+
+
+TASKS = Tasks(
+    family=np.array([0, 0, 1, 1, 1, 1]),
+    spec=np.array([[1.0], [1.2], [3.0], [3.2], [4.0], [4.2]]),
+    label=np.array([0, 0, 1, 1, 2, 2]),
+)
+
+
+def trainer(seeds: int = 1, episodes: int = 1, nan_at: int = -1, period: int | None = None) -> Trainer:
+    """`nan_at`: the epoch in which the loss, then the weight, becomes NaN; `period`: of task changes."""
+
+    def init(key):
+        state = TrainState({"weight": jnp.zeros(3)}, jnp.zeros((50, 7)), key, jnp.zeros((), int), jnp.zeros((), int))
+        return jax.vmap(lambda k: state._replace(key=k))(jax.random.split(key, seeds))
+
+    def epoch(state):
+        key, noise = jax.random.split(state.key)
+        loss = jnp.where(state.epoch + 1 == nan_at, jnp.nan, jnp.mean((state.agent["weight"] - 2.0) ** 2))
+        weight = state.agent["weight"] + RATE * (2.0 - state.agent["weight"]) + 0.01 * jax.random.normal(noise, (3,))
+        replay = state.replay.at[state.epoch % 50].set(weight[0])
+        agent = {"weight": weight + 0.0 * loss}
+        metrics = {"train_return": -loss, "updates": jnp.asarray(8), "vae_loss": loss, "critic_loss": loss / 2}
+        return TrainState(agent, replay, key, state.epoch + 1, state.env_steps + 100), metrics
+
+    def evaluate(state, key):
+        shape = (episodes, STEPS, len(TASKS.family))
+        rewards = jnp.broadcast_to(-jnp.abs(state.agent["weight"][0] - TASKS.spec[:, 0]), shape)
+        beliefs = TASKS.spec * jnp.arange(1.0, 4) + 0.01 * jax.random.normal(key, (*shape, 3))
+        components = jnp.broadcast_to(jax.nn.one_hot(TASKS.family, 2), (*shape, 2))
+        step = jnp.arange(STEPS)[None, :, None]
+        changed = jnp.broadcast_to((step % period == period - 1) if period else False, shape)
+        return Evaluation(rewards, beliefs, components, changed)
+
+    return Trainer(
+        num_seeds=seeds,
+        init=init,
+        epoch=jax.vmap(epoch),
+        evaluate=lambda state, key: jax.vmap(evaluate)(state, jax.random.split(key, seeds)),
+        env_steps_per_epoch=100,
+        replay_bytes=seeds * 50 * 7 * 4,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Train the toy."""
+
+    env: str = "toy"
+    """Environment."""
+    preset: str = "paper"
+    """Sizes: paper or fast."""
+    width: int = 300
+    """Of nothing."""
+    nan_at: int = -1
+    """Epoch that fails."""
+    eval_episodes: int = 1
+    """Episodes in a row."""
+    run: RunConfig = dataclasses.field(default_factory=lambda: RunConfig(epochs=6, save_every=0.0))
+
+
+def presets_for(preset: str, env: str, options: tuple[str, ...] = ()) -> Config:
+    return Config(env=env, preset=preset, width={"paper": 300, "fast": 64}[preset])
+
+
+def build(config: Config, episodes: int | None = None) -> Experiment:
+    if config.env != "toy":
+        raise ConfigurationError(f"unknown environment {config.env!r}: known: toy")
+    made = trainer(config.run.seeds, episodes or config.eval_episodes, config.nan_at)
+    return Experiment(made, Spec(), TASKS, {"engine": "none", "networks": f"{config.width} x 1"})
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(sys.modules[__name__]))
