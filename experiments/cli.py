@@ -28,7 +28,7 @@ USAGE = 2
 
 
 class Algorithm(Protocol):
-    """What an experiment's module offers. Its `Config` has `env`, `preset` and `run: RunConfig`."""
+    """What an experiment's module offers. Its `Config` has `env`, `preset` and a flat `run: RunConfig`."""
 
     Config: type
     __doc__: str | None
@@ -143,15 +143,16 @@ def parse_options(options: Sequence[str]) -> dict[str, Any]:
 
 
 def parse(config_type: type, argv: list[str], default: Any = None) -> Any:
-    """Parse flat flags, `--like_this` or `--like-this`, into a (nested) frozen dataclass."""
+    """Parse flags, `--like_this` or `--like-this`, into a nested frozen dataclass."""
     errors = io.StringIO()
     options = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(errors):
             config, unknown = tyro.cli(
                 config_type,
+                prog=f"python -m experiments.{Path(sys.argv[0]).stem}",
                 args=argv,
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff),
+                config=(tyro.conf.FlagConversionOff,),
                 use_underscores=True,
                 return_unknown_args=True,
                 **options,

@@ -7,7 +7,7 @@ import platform
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import jax
 
@@ -102,11 +102,17 @@ def fill(default: Any, values: dict[str, Any], path: Path | str) -> Any:
 
 
 def flatten(config: Any) -> dict[str, Any]:
-    """Field names of a nested dataclass, as flags have them, to values."""
+    """Values by the names of their flags: `group.field`, or `field` where the group is annotated to have no prefix."""
     flat: dict[str, Any] = {}
+    hints = get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        flat |= flatten(value) if dataclasses.is_dataclass(value) else {field.name: value}
+        if not dataclasses.is_dataclass(value):
+            flat[field.name] = value
+            continue
+        notes = getattr(hints[field.name], "__metadata__", ())
+        prefix = "" if any(getattr(note, "name", None) == "" for note in notes) else f"{field.name}."
+        flat |= {prefix + name: inner for name, inner in flatten(value).items()}
     return flat
 
 

@@ -5,11 +5,12 @@ The reward of a step is -|weight - spec|, so that the return of an untrained age
 
 import dataclasses
 import sys
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 
 from experiments import cli
 from metarl_jax.errors import ConfigurationError
@@ -81,6 +82,14 @@ def trainer(seeds: int = 1, episodes: int = 1, nan_at: int = -1, period: int | N
 
 
 @dataclasses.dataclass(frozen=True)
+class Network:
+    """A group that keeps its prefix."""
+
+    batch_size: int = 8
+    """Of nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """Train the toy."""
 
@@ -94,7 +103,11 @@ class Config:
     """Epoch that fails."""
     eval_episodes: int = 1
     """Episodes in a row."""
-    run: RunConfig = dataclasses.field(default_factory=lambda: RunConfig(epochs=6, save_every=0.0))
+    vae: Network = dataclasses.field(default_factory=Network)
+    sac: Network = dataclasses.field(default_factory=Network)
+    run: Annotated[RunConfig, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=lambda: RunConfig(epochs=6, save_every=0.0)
+    )
 
 
 def presets_for(preset: str, env: str, options: tuple[str, ...] = ()) -> Config:

@@ -44,6 +44,8 @@ def test_flags_override_the_preset():
     assert configure("--preset", "fast").width == 64
     assert configure("--width=7", "--preset=fast") == cli.configure(toy, ["--preset=fast", "--width=7"])
     assert configure("--width=7", "--preset=fast").width == 7
+    nested = configure("--sac.batch-size=3")
+    assert (nested.sac.batch_size, nested.vae.batch_size) == (3, 8)
     assert configure("--eval-every=3").run.eval_every == configure("--eval_every", "3").run.eval_every == 3
 
 
@@ -68,6 +70,7 @@ def test_options_of_an_environment():
     [
         (["--evn=toy"], "unknown argument --evn: did you mean --env?"),
         (["--eval_evry", "3"], "did you mean --eval_every?"),
+        (["--vea.batch_size=3"], "did you mean --vae.batch_size?"),
         (["stray"], "unknown argument stray"),
         (["--epochs=many"], "--epochs: no type matching"),
         (["--epochs"], "Missing value for argument '--epochs'"),
@@ -94,6 +97,7 @@ def test_a_run_is_never_overwritten(capsys, trained):
     assert "holds a run: use --resume=" in fails(capsys, train, f"--run_dir={trained}")
     assert "seed is 0 in" in fails(capsys, train, f"--resume={trained}", "--seed=5")
     assert "width is 300 in" in fails(capsys, train, f"--resume={trained}", "--width=5")
+    assert "vae.batch_size is 8 in" in fails(capsys, train, f"--resume={trained}", "--vae.batch_size=5")
     assert "is not empty" in fails(capsys, train, f"--run_dir={trained.parent}")
     assert "extend it with --epochs" in fails(capsys, train, f"--resume={trained}")
     checked = [p for p in before if p.name != "config.json" and p.is_file()]
