@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from envs.physics.base import PhysicsState
@@ -96,6 +97,26 @@ class Environment(NamedTuple):
 def select_task(tasks: Task, index: jax.Array) -> Task:
     """The tasks at `index` along the leading axis of `tasks`."""
     return jax.tree.map(lambda x: x[index], tasks)
+
+
+@custom_vmap
+def _any_lane(condition: Bool[Array, ""]) -> Bool[Array, ""]:
+    """Whether `condition` holds in any lane of all enclosing vmaps: one value for all, so it can steer a `cond`."""
+    return condition
+
+
+@_any_lane.def_vmap
+def _(axis_size, batched, condition):
+    del axis_size
+    return _any_lane(jnp.any(condition, axis=0) if batched[0] else condition), False
+
+
+def update_where(condition: Bool[Array, ""], update: Callable[[PyTree], PyTree], state: PyTree) -> PyTree:
+    """`update(state)` where `condition` holds, else `state`; no work is done when it holds in no lane.
+
+    Under `vmap` a plain `lax.cond` becomes a `select` that computes both sides in every step.
+    """
+    return jax.lax.cond(_any_lane(condition), lambda s: where(condition, update(s), s), lambda s: s, state)
 
 
 def where(condition: Bool[Array, "..."], new: PyTree, old: PyTree) -> PyTree:

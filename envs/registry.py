@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,9 @@ from envs.bodies.base import Body, environment
 from envs.core import Environment, Task
 from envs.errors import ConfigurationError, choose
 from envs.physics import load
-from envs.tasks import Range, SubTask, box, circle, constant, disc, spread, uniform
+from envs.tasks import Range, SubTask, box, check_disjoint, circle, constant, disc, spread, uniform
+
+Ranges = tuple[Range, ...]
 
 
 class Benchmark(NamedTuple):
@@ -26,6 +28,8 @@ class Benchmark(NamedTuple):
     """Training and test tasks per sub-task."""
     test: tuple[SubTask, ...] | None = None
     """Sub-tasks of the test set, where they differ from the training ones."""
+    shared: bool = False
+    """Whether the training and the test set may have tasks in common."""
     horizon: int = 200
     change: Callable[[jax.Array, Task], Task] | None = None
     """How the task changes in mid-episode; None for stationary benchmarks."""
@@ -87,36 +91,49 @@ _TIMRL_FLIP = SubTask("flip", "flip", r.cemrl_flip, lambda key, n: jax.random.ra
 _TIMRL_GOAL = SubTask("goal", "goal", r.cemrl_goal, uniform((-5.0, 5.0)))
 
 
+# (train, test) by preset. The `moss` ranges could not be recovered from any readable source with certainty.
+_OOD_SPEEDS = {
+    "moss": (((2.0, 4.0),), ((1.0, 2.0), (4.0, 5.0))),
+    "ldm": (((0.0, 0.5), (3.0, 3.5)), ((0.5, 3.0),)),
+}
+_OOD_RADII = {
+    "moss": (((0.0, 2.0),), ((2.0, 3.0),)),
+    "ldm": (((0.0, 1.0), (2.5, 3.0)), ((1.0, 2.5),)),
+}
+
+
+def _ranges(presets: dict[str, tuple[Ranges, Ranges]], preset: str, train: Ranges | None, test: Ranges | None):
+    """Training and test ranges, the given ones or the preset's; they must be disjoint."""
+    default = presets[choose("preset", preset, presets)]
+    train, test = train or default[0], test or default[1]
+    check_disjoint(train, test)
+    return train, test
+
+
 def _ant_dir(angles: str = "two") -> Benchmark:
     """`angles`: `two` (forward and backward) or `circle` (uniform over all directions, 40/10 tasks)."""
     body = ant.body(root_visible=False, terminates=True)
     if choose("angles", angles, ("two", "circle")) == "two":
-        return Benchmark(body, _ANT_DIR, (1, 1))
+        return Benchmark(body, _ANT_DIR, (1, 1), shared=True)
     return Benchmark(body, (SubTask("direction", "direction", r.ant_dir, circle()),), (40, 10))
 
 
-def _cheetah_vel_ood(preset: str = "moss") -> Benchmark:
-    """`preset`: `moss` (train [2, 4], test [1, 2] u [4, 5]; the paper's ranges are not known with certainty) or `ldm`."""
-    train, test = {
-        "moss": (((2.0, 4.0),), ((1.0, 2.0), (4.0, 5.0))),
-        "ldm": (((0.0, 0.5), (3.0, 3.5)), ((0.5, 3.0),)),
-    }[choose("preset", preset, ("moss", "ldm"))]
+def _cheetah_vel_ood(preset: str = "moss", train: Ranges | None = None, test: Ranges | None = None) -> Benchmark:
+    """Target speeds, m/s, from a `preset` (`moss` or `ldm`) or from the `train` and `test` ranges given."""
+    train, test = _ranges(_OOD_SPEEDS, preset, train, test)
     return Benchmark(half_cheetah.body(), _velocity(*train), (100, 30), test=_velocity(*test))
 
 
-def _ant_goal_ood(preset: str = "moss") -> Benchmark:
-    """`preset`: `moss` (train radius [0, 2], test [2, 3]; the paper's ranges are not known with certainty) or `ldm`."""
-    train, test = {
-        "moss": (((0.0, 2.0),), ((2.0, 3.0),)),
-        "ldm": (((0.0, 1.0), (2.5, 3.0)), ((1.0, 2.5),)),
-    }[choose("preset", preset, ("moss", "ldm"))]
+def _ant_goal_ood(preset: str = "moss", train: Ranges | None = None, test: Ranges | None = None) -> Benchmark:
+    """Radii of the goals, m, from a `preset` (`moss` or `ldm`) or from the `train` and `test` ranges given."""
+    train, test = _ranges(_OOD_RADII, preset, train, test)
     return Benchmark(ant.body(), _goal(*train), (150, 30), test=_goal(*test))
 
 
 BENCHMARKS: dict[str, Callable[..., Benchmark]] = {
     # Parametric: one family, one number or point per task.
     "cheetah_vel": lambda: Benchmark(half_cheetah.body(), _velocity((0.0, 3.0)), (100, 30)),
-    "cheetah_dir": lambda: Benchmark(half_cheetah.body(), _CHEETAH_DIR, (1, 1)),
+    "cheetah_dir": lambda: Benchmark(half_cheetah.body(), _CHEETAH_DIR, (1, 1), shared=True),
     "ant_dir": _ant_dir,
     "ant_goal": lambda: Benchmark(ant.body(), _goal((0.0, 3.0)), (150, 30)),
     "point_robot": lambda: Benchmark(point.body(), _point(r.point_goal, box(-1.0, 1.0, 2)), (80, 20), horizon=20),
@@ -127,18 +144,24 @@ BENCHMARKS: dict[str, Callable[..., Benchmark]] = {
     "cheetah_vel_ood": _cheetah_vel_ood,
     "ant_goal_ood": _ant_goal_ood,
     # Non-stationary: the task changes in mid-episode.
-    "cheetah_dir_nonstat": lambda: Benchmark(half_cheetah.body(), _CHEETAH_DIR, (1, 1), horizon=500, change=flip),
+    "cheetah_dir_nonstat": lambda: Benchmark(
+        half_cheetah.body(), _CHEETAH_DIR, (1, 1), shared=True, horizon=500, change=flip
+    ),
     "cheetah_vel_nonstat": lambda: Benchmark(
         half_cheetah.body(), _velocity((0.0, 3.0)), (100, 30), horizon=500, change=redraw(*_velocity((0.0, 3.0)))
     ),
-    "ant_dir_nonstat": lambda: Benchmark(ant.body(False, True), _ANT_DIR, (1, 1), horizon=600, change=flip),
+    "ant_dir_nonstat": lambda: Benchmark(
+        ant.body(False, True), _ANT_DIR, (1, 1), shared=True, horizon=600, change=flip
+    ),
     # Non-parametric: several families on one scale.
     "cheetah_multitask": lambda: Benchmark(half_cheetah.body(), _CHEETAH_SEVEN, (10, 5)),
     "cheetah_eight": lambda: Benchmark(half_cheetah.body(), (*_CHEETAH_SEVEN, _CHEETAH_FLIP), (10, 5)),
     "ant_multitask": lambda: Benchmark(ant.body(), _ANT_NINE, (10, 5)),
     # TIMRL's.
-    "cheetah_2task": lambda: Benchmark(half_cheetah.body(), (_TIMRL_VELOCITY, _TIMRL_JUMP), (50, 15)),
-    "cheetah_3task": lambda: Benchmark(half_cheetah.body(), (_TIMRL_VELOCITY, _TIMRL_FLIP, _TIMRL_JUMP), (40, 10)),
+    "cheetah_2task": lambda: Benchmark(half_cheetah.body(), (_TIMRL_VELOCITY, _TIMRL_JUMP), (50, 15), shared=True),
+    "cheetah_3task": lambda: Benchmark(
+        half_cheetah.body(), (_TIMRL_VELOCITY, _TIMRL_FLIP, _TIMRL_JUMP), (40, 10), shared=True
+    ),
     "cheetah_dir_vel_to_goal": lambda: Benchmark(
         half_cheetah.body(),
         (*_directions(r.cheetah_dir, 1.0), _TIMRL_VELOCITY),
@@ -164,7 +187,7 @@ def make(
     num_test_tasks: int | None = None,
     period: int = 100,
     change_probability: float = 0.5,
-    **options: str,
+    **options: Any,
 ) -> Environment:
     """Build a benchmark.
 
@@ -191,7 +214,7 @@ def make(
             accepted = f"it takes {', '.join(known)}" if known else "it takes none"
             raise ConfigurationError(f"{name} has no option {option!r}: {accepted}")
     benchmark = row(**options)
-    key = jax.random.key(seed)
+    key = jax.random.key(seed, impl="threefry2x32")  # the same task sets whatever generator training uses
     num_train, num_test = benchmark.counts
     env = environment(benchmark.body, load(benchmark.body, physics, variant), variant)
     env = wrappers.multi_task(
@@ -202,8 +225,9 @@ def make(
         num_train if num_train_tasks is None else num_train_tasks,
         num_test if num_test_tasks is None else num_test_tasks,
         benchmark.test,
+        benchmark.shared,
     )
+    env = wrappers.time_limit(env, benchmark.horizon if horizon is None else horizon)
     if benchmark.change is not None:
         env = wrappers.non_stationary(env, benchmark.change, period, change_probability)
-    env = wrappers.time_limit(env, benchmark.horizon if horizon is None else horizon)
     return wrappers.auto_reset(env)

@@ -25,15 +25,27 @@ class SubTask(NamedTuple):
 
 
 def check_range(low: float, high: float) -> Range:
-    """Return (low, high), or raise `ConfigurationError` if the ends are swapped."""
+    """Return (low, high), or raise `ConfigurationError` if the ends are swapped or equal."""
     if low > high:
         raise ConfigurationError(f"range [{low}, {high}] has its ends swapped: write [{high}, {low}]")
+    if low == high:
+        raise ConfigurationError(f"range [{low}, {high}] is empty: its ends must differ")
     return low, high
+
+
+def check_disjoint(train: Sequence[Range], test: Sequence[Range]) -> None:
+    """Raise `ConfigurationError` if a training and a test range have more than an end in common."""
+    for a in map(tuple, train):
+        for b in map(tuple, test):
+            if max(a[0], b[0]) < min(a[1], b[1]):
+                raise ConfigurationError(
+                    f"training range {list(a)} and test range {list(b)} overlap: make them disjoint"
+                )
 
 
 def _from_union(key: jax.Array, ranges: Sequence[Range], n: int) -> jax.Array:
     """[n] uniform over a union of disjoint intervals."""
-    low, high = jnp.asarray([check_range(*r) for r in ranges]).T
+    low, high = jnp.asarray(ranges).T
     key_pick, key_place = jax.random.split(key)
     pick = jax.random.choice(key_pick, len(ranges), (n,), p=(high - low) / jnp.sum(high - low))
     return low[pick] + jax.random.uniform(key_place, (n,)) * (high - low)[pick]
@@ -41,6 +53,7 @@ def _from_union(key: jax.Array, ranges: Sequence[Range], n: int) -> jax.Array:
 
 def uniform(*ranges: Range) -> Draw:
     """Scalar specs, uniform over a union of intervals."""
+    ranges = [check_range(*r) for r in ranges]
     return lambda key, n: _from_union(key, ranges, n)[:, None]
 
 
@@ -62,15 +75,16 @@ def spread(low: float, high: float, direction: Sequence[float] = (1.0,)) -> Draw
 
 def box(low: float, high: float, size: int) -> Draw:
     """Specs uniform over a cube."""
+    check_range(low, high)
     return lambda key, n: jax.random.uniform(key, (n, size), minval=low, maxval=high)
 
 
 def disc(*radii: Range, angles: Range = (0.0, 2 * jnp.pi)) -> Draw:
     """Points [x, y] uniform by area over rings: the squared radius is uniform over a union of intervals."""
+    squares = [(low**2, high**2) for low, high in (check_range(*r) for r in radii)]
 
     def draw(key, n):
         key_radius, key_angle = jax.random.split(key)
-        squares = [(low**2, high**2) for low, high in (check_range(*r) for r in radii)]
         radius = jnp.sqrt(_from_union(key_radius, squares, n))
         angle = jax.random.uniform(key_angle, (n,), minval=angles[0], maxval=angles[1])
         return radius[:, None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
@@ -99,6 +113,7 @@ def draw_sets(
     num_train: int,
     num_test: int,
     test: tuple[SubTask, ...] | None = None,
+    shared: bool = False,
 ) -> tuple[Task, Task]:
     """Draw fixed training and test sets.
 
@@ -109,16 +124,19 @@ def draw_sets(
       num_test: test tasks per sub-task.
       test: sub-tasks of the test set where they differ from the training ones (out of distribution); None
         draws both sets together and splits them, so that evenly spread specs interleave.
+      shared: whether the two sets may have tasks in common, as where there are only two directions.
 
     Returns:
       Task [num_train * len(train), ...] and Task [num_test * len(test), ...]; families and labels count over
       train, then test.
 
     Raises:
-      ConfigurationError: a count is not positive.
+      ConfigurationError: a count is not positive, or the sets have a task in common and `shared` is not set.
     """
     if num_train < 1 or num_test < 1:
-        raise ConfigurationError(f"task counts must be positive, got {num_train} train and {num_test} test per sub-task")
+        raise ConfigurationError(
+            f"task counts must be positive, got {num_train} train and {num_test} test per sub-task"
+        )
     names = list(dict.fromkeys(s.name for s in train + (test or ())))
     family_names = list(families(*train, *(test or ())))
 
@@ -132,10 +150,24 @@ def draw_sets(
 
     key_train, key_test = jax.random.split(key)
     extra = num_test if test is None else 0
-    keys = jax.random.split(key_train, len(train))
-    drawn = [(s, s.draw(k, num_train + extra)) for s, k in zip(train, keys, strict=True)]
+    drawn = [
+        (s, s.draw(k, num_train + extra)) for s, k in zip(train, jax.random.split(key_train, len(train)), strict=True)
+    ]
     train_set = stack([tasks(s, specs[:num_train]) for s, specs in drawn])
     if test is None:
-        return train_set, stack([tasks(s, specs[num_train:]) for s, specs in drawn])
-    keys = jax.random.split(key_test, len(test))
-    return train_set, stack([tasks(s, s.draw(k, num_test)) for s, k in zip(test, keys, strict=True)])
+        test_set = stack([tasks(s, specs[num_train:]) for s, specs in drawn])
+    else:
+        keys = jax.random.split(key_test, len(test))
+        test_set = stack([tasks(s, s.draw(k, num_test)) for s, k in zip(test, keys, strict=True)])
+    common = _rows(train_set) & _rows(test_set)
+    if common and not shared:
+        raise ConfigurationError(
+            f"training and test set have {len(common)} task(s) in common, such as {sorted(common)[0][1:]}: "
+            "make the ranges disjoint, or take another seed"
+        )
+    return train_set, test_set
+
+
+def _rows(tasks: Task) -> set[tuple[float, ...]]:
+    """Each task as (family, spec...)."""
+    return set(zip(tasks.family.tolist(), *tasks.spec.T.tolist(), strict=True))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from envs.core import Environment, State, Task, where
+from envs.core import Environment, State, Task, update_where, where
 from envs.errors import ConfigurationError
 from envs.rewards import select
 from envs.tasks import SubTask, draw_sets, families
@@ -19,6 +19,7 @@ def multi_task(
     num_train: int,
     num_test: int,
     test: tuple[SubTask, ...] | None = None,
+    shared: bool = False,
 ) -> Environment:
     """Give a body its tasks: the reward of the task's family, and fixed training and test sets.
 
@@ -26,11 +27,11 @@ def multi_task(
       env: a body's environment.
       name: name of the benchmark.
       key: the task sets are a function of it.
-      train, num_train, num_test, test: see `tasks.draw_sets`; `test` makes an out-of-distribution benchmark.
+      train, num_train, num_test, test, shared: see `tasks.draw_sets`; `test` makes an out-of-distribution benchmark.
     """
     table = families(*train, *(test or ()))
     reward_fn = select(tuple(table.values()))
-    train_tasks, test_tasks = draw_sets(key, train, num_train, num_test, test)
+    train_tasks, test_tasks = draw_sets(key, train, num_train, num_test, test, shared)
 
     def step(state: State, action: jax.Array) -> State:
         after = env.step(state, action)
@@ -39,9 +40,7 @@ def multi_task(
         return after._replace(reward=jnp.where(after.metrics["diverged"], 0.0, reward))
 
     subtasks = tuple(dict.fromkeys(s.name for s in train + (test or ())))
-    spec = env.spec._replace(
-        name=name, families=tuple(table), subtasks=subtasks, task_size=train_tasks.spec.shape[-1]
-    )
+    spec = env.spec._replace(name=name, families=tuple(table), subtasks=subtasks, task_size=train_tasks.spec.shape[-1])
     return env._replace(spec=spec, train_tasks=train_tasks, test_tasks=test_tasks, step=step)
 
 
@@ -51,7 +50,8 @@ def non_stationary(
     """Change the task in mid-episode, without telling the agent.
 
     Before the steps t = period, 2 period, ... of an episode the task is replaced by `change(key, task)` with
-    the given probability. The observation does not tell; `metrics["task_changed"]` does, for reports.
+    the given probability. The observation does not tell; `metrics["task_changed"]` does, for reports. Wrap the
+    time limit first: a task does not change where an episode ends.
 
     Raises:
       ConfigurationError: period < 1 or a probability outside [0, 1].
@@ -61,14 +61,16 @@ def non_stationary(
             f"non-stationary: period must be >= 1 and probability in [0, 1], got {period} and {probability}"
         )
 
-    def step(state: State, action: jax.Array) -> State:
+    def maybe_change(state: State) -> State:
         key, key_coin, key_task = jax.random.split(state.key, 3)
-        after = env.step(state._replace(key=key), action)
-        changes = (after.time % period == 0) & jax.random.bernoulli(key_coin, probability)
-        return after._replace(
-            task=where(changes, change(key_task, after.task), after.task),
-            metrics=after.metrics | {"task_changed": changes},
-        )
+        changes = jax.random.bernoulli(key_coin, probability)
+        task = where(changes, change(key_task, state.task), state.task)
+        return state._replace(key=key, task=task, metrics=state.metrics | {"task_changed": changes})
+
+    def step(state: State, action: jax.Array) -> State:
+        after = env.step(state, action)
+        due = (after.time % period == 0) & ~after.terminated & ~after.truncated
+        return update_where(due, maybe_change, after)
 
     return env._replace(spec=env.spec._replace(stationary=False), step=step)
 
@@ -96,18 +98,17 @@ def auto_reset(env: Environment) -> Environment:
     observation, and everything else is the new episode's.
     """
 
+    def begin(ended: State) -> State:
+        return env.reset(ended.key, ended.task)._replace(
+            reward=ended.reward,
+            terminated=ended.terminated,
+            truncated=ended.truncated,
+            final_obs=ended.final_obs,
+            metrics=ended.metrics,
+        )
+
     def step(state: State, action: jax.Array) -> State:
         after = env.step(state, action)
-        key, key_reset = jax.random.split(after.key)
-        fresh = env.reset(key_reset, after.task)._replace(
-            reward=after.reward,
-            terminated=after.terminated,
-            truncated=after.truncated,
-            final_obs=after.final_obs,
-            metrics=after.metrics,
-        )
-        done = after.terminated | after.truncated
-        # Keys are not numeric arrays: keep the ended episode's stream rather than select between two.
-        return where(done, fresh._replace(key=None), after._replace(key=None))._replace(key=key)
+        return update_where(after.terminated | after.truncated, begin, after)
 
     return env._replace(step=step)

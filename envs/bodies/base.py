@@ -31,10 +31,12 @@ class Body(NamedTuple):
 def environment(body: Body, physics: Physics, variant: str) -> Environment:
     """The body as an environment whose reward is always 0 and whose episodes only end by termination.
 
-    Actions in [-1, 1] are clipped and mapped linearly onto the actuators' ranges. A simulation that diverges
-    stays where it was, with zero reward, `truncated` and `metrics["diverged"]` set: nothing non-finite leaves.
+    Actions in [-1, 1] are clipped and mapped linearly onto the actuators' ranges. A simulation that diverges, or is
+    given an action that is not finite (which the C engine would take for 0), is put back at rest in the reference
+    configuration, with zero reward, `truncated` and `metrics["diverged"]` set: nothing non-finite leaves.
     """
     low, high = jnp.asarray(physics.ctrl_range).T
+    at_rest = physics.init(physics.qpos0, jnp.zeros(physics.nv))
     nothing = Task(jnp.zeros(1, jnp.int32), jnp.zeros((1, 0)), jnp.zeros(1, jnp.int32))
     spec = EnvSpec(
         name=body.name,
@@ -73,8 +75,8 @@ def environment(body: Body, physics: Physics, variant: str) -> Environment:
     def step(state, action):
         ctrl = low + (jnp.clip(action, -1.0, 1.0) + 1.0) * 0.5 * (high - low)
         after = physics.step(state.physics, ctrl.astype(state.physics.qpos.dtype), body.frame_skip)
-        diverged = ~is_finite(after)
-        after = where(diverged, state.physics, after)
+        diverged = ~is_finite(after) | ~jnp.all(jnp.isfinite(action))
+        after = where(diverged, jax.tree.map(lambda x, y: x.astype(y.dtype), at_rest, after), after)
         obs = body.obs(after)
         healthy = jnp.ones((), bool) if body.healthy is None else body.healthy(after)
         return state._replace(

@@ -14,7 +14,7 @@ __all__ = ["ENGINES", "Physics", "PhysicsState", "load", "resolve"]
 
 
 def resolve(engine: str = "auto", device: str | None = None) -> str:
-    """The engine that `auto` means on a device: native on a CPU, warp (if installed, else mjx) on an NVIDIA GPU, else mjx.
+    """The engine that `auto` means: native on a CPU, warp (if installed, else mjx) on an NVIDIA GPU, else mjx.
 
     Args:
       engine: one of `ENGINES`.
@@ -26,7 +26,9 @@ def resolve(engine: str = "auto", device: str | None = None) -> str:
     choose("physics engine", engine, ENGINES)
     has_warp = importlib.util.find_spec("warp") is not None
     if engine == "warp" and not has_warp:
-        raise ConfigurationError("physics engine 'warp' needs warp-lang: pip install 'metarl-jax[warp]', or --physics=native")
+        raise ConfigurationError(
+            "physics engine 'warp' needs warp-lang: pip install 'metarl-jax[warp]', or --physics=native"
+        )
     if engine != "auto":
         return engine
     device = device or jax.default_backend()
@@ -41,7 +43,7 @@ def load(body, engine: str = "auto", variant: str = "fast") -> Physics:
     if body.file is None:
         from envs.bodies import point
 
-        models.choose("model variant", variant, models.VARIANTS)
+        choose("model variant", variant, models.VARIANTS)
         return point.physics()
     model = models.load(body.file, variant, body.timestep)
     module = importlib.import_module(f"envs.physics.{engine}")

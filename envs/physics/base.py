@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+import mujoco
+from jaxtyping import Array, Bool, Float
 
 
 class PhysicsState(NamedTuple):
@@ -23,6 +24,11 @@ class PhysicsState(NamedTuple):
     time: Float[Array, ""]
 
 
+StepFn = Callable[[PhysicsState, jax.Array, int], PhysicsState]
+"""(state, ctrl [nu], n) -> the state `n` substeps later; not finite, or beyond `is_finite`'s limit, where the
+simulation diverged."""
+
+
 class Physics(NamedTuple):
     """One engine loaded with one model: pure functions over `PhysicsState`."""
 
@@ -30,8 +36,7 @@ class Physics(NamedTuple):
     """`native`, `mjx`, `warp` or `analytic`."""
     init: Callable[[jax.Array, jax.Array], PhysicsState]
     """(qpos [nq], qvel [nv]) -> state at time 0 with a cold solver."""
-    step: Callable[[PhysicsState, jax.Array, int], PhysicsState]
-    """(state, ctrl [nu], n) -> the state `n` substeps later; not finite where the simulation diverged."""
+    step: StepFn
     qpos0: jax.Array
     """[nq] reference configuration of the model."""
     timestep: float
@@ -42,6 +47,19 @@ class Physics(NamedTuple):
     """Degrees of freedom."""
 
 
+def from_model(engine: str, model: mujoco.MjModel, step: StepFn) -> Physics:
+    """An engine's `step` with what an environment needs to know of `model`."""
+    return Physics(
+        engine=engine,
+        init=cold_start,
+        step=step,
+        qpos0=jnp.asarray(model.qpos0),
+        timestep=float(model.opt.timestep),
+        ctrl_range=tuple((float(low), float(high)) for low, high in model.actuator_ctrlrange),
+        nv=model.nv,
+    )
+
+
 def cold_start(qpos: jax.Array, qvel: jax.Array) -> PhysicsState:
     """A `PhysicsState` at time 0 whose solver has no history: qpos [nq], qvel [nv]."""
     dtype = jnp.result_type(float)
@@ -49,6 +67,6 @@ def cold_start(qpos: jax.Array, qvel: jax.Array) -> PhysicsState:
     return PhysicsState(qpos, qvel, jnp.zeros_like(qvel), jnp.zeros((), dtype))
 
 
-def is_finite(state: PhysicsState, limit: float = 1e6) -> jax.Array:
-    """Whether a simulation is still one: every coordinate finite and below `limit` (m, rad, m/s, rad/s). -> bool []."""
+def is_finite(state: PhysicsState, limit: float = 1e6) -> Bool[Array, ""]:
+    """Whether a simulation is still one: every coordinate finite and below `limit` (m, rad, m/s, rad/s)."""
     return jnp.all(jnp.abs(state.qpos) < limit) & jnp.all(jnp.abs(state.qvel) < limit)

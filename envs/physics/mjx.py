@@ -1,16 +1,16 @@
 """MJX: the same models as XLA programs, for TPUs and other accelerators."""
 
 import jax
-import jax.numpy as jnp
 import mujoco
+from mujoco import mjx
 
-from envs.physics.base import Physics, PhysicsState, cold_start
+from envs.physics import capsules
+from envs.physics.base import Physics, PhysicsState, from_model
 
 
 def make(model: mujoco.MjModel) -> Physics:
     """Load `model` into MJX."""
-    from mujoco import mjx
-
+    capsules.repair()
     device_model = mjx.put_model(model, impl="jax")
 
     def step(state: PhysicsState, ctrl: jax.Array, n: int) -> PhysicsState:
@@ -20,12 +20,4 @@ def make(model: mujoco.MjModel) -> Physics:
         data = jax.lax.fori_loop(0, n, lambda _, d: mjx.step(device_model, d), data)
         return PhysicsState(data.qpos, data.qvel, data.qacc_warmstart, data.time)
 
-    return Physics(
-        engine="mjx",
-        init=cold_start,
-        step=step,
-        qpos0=jnp.asarray(model.qpos0),
-        timestep=float(model.opt.timestep),
-        ctrl_range=tuple((float(low), float(high)) for low, high in model.actuator_ctrlrange),
-        nv=model.nv,
-    )
+    return from_model("mjx", model, step)

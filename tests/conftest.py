@@ -1,0 +1,10 @@
+"""Settings of the whole suite; set before JAX is first imported."""
+
+import os
+import tempfile
+from pathlib import Path
+
+# Programs compiled by one run are reused by the next: MJX alone takes 20 s per model.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "metarl_jax_test_cache"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
