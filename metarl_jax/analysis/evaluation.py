@@ -62,18 +62,19 @@ def clusters(components: np.ndarray, family: np.ndarray) -> dict[str, Any]:
       family: base task [N].
 
     Returns:
-      `component_usage` [c], or [S, c] with several seeds, whose components are not the same; `responsibility_entropy`
-      in nats per step, at most log c; `cluster_purity`, the adjusted Rand index of the most likely component at the
-      episode's end against the base task: 1 is a perfect match, 0 is chance, None where there is one base task.
+      `test_component_usage` [c], or [S, c] with several seeds, whose components are not the same;
+      `test_responsibility_entropy` in nats per step, at most log c;
+      `test_cluster_purity`, the adjusted Rand index of the most likely component at the episode's end against the
+      base task: 1 is a perfect match, 0 is chance, None where there is one base task.
     """
     usage = components.mean((1, 2))
     entropy = -(components * np.log(np.clip(components, 1e-12, None))).sum(-1).mean()
     final = components[:, -1].argmax(-1)
     several = len(np.unique(family)) > 1
     return {
-        "component_usage": (usage if len(usage) > 1 else usage[0]).tolist(),
-        "responsibility_entropy": float(entropy),
-        "cluster_purity": float(np.mean([adjusted_rand_score(family, f) for f in final])) if several else None,
+        "test_component_usage": (usage if len(usage) > 1 else usage[0]).tolist(),
+        "test_responsibility_entropy": float(entropy),
+        "test_cluster_purity": float(np.mean([adjusted_rand_score(family, f) for f in final])) if several else None,
     }
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
@@ -67,8 +68,10 @@ def _by_subtask(axis: Axes, points: np.ndarray, label: np.ndarray, subtasks: Seq
 
 def _by_spec(figure: Figure, axis: Axes, points: np.ndarray, spec: np.ndarray, colorbar: bool) -> None:
     varying = spec[:, spec.std(0) > 0]
-    planar = varying.shape[1] == 2
-    value = np.degrees(np.arctan2(varying[:, 1], varying[:, 0])) if planar else spec[:, 0]
-    scatter = axis.scatter(points[:, 0], points[:, 1], c=value, cmap="twilight" if planar else "viridis", s=18)
+    norm, value, cmap, label = None, spec[:, 0], "viridis", "task parameter"
+    if varying.shape[1] == 2:
+        norm, cmap, label = Normalize(-180, 180), "twilight", "angle of the goal [deg]"
+        value = np.degrees(np.arctan2(varying[:, 1], varying[:, 0]))
+    scatter = axis.scatter(points[:, 0], points[:, 1], c=value, s=18, cmap=cmap, norm=norm)
     if colorbar:
-        figure.colorbar(scatter, ax=axis, label="angle of the goal [deg]" if planar else "task parameter")
+        figure.colorbar(scatter, ax=axis, label=label)

@@ -20,9 +20,9 @@ FINAL = (
     "test_return_min",
     "test_return_by_family",
     "test_return_by_episode",
-    "component_usage",
-    "responsibility_entropy",
-    "cluster_purity",
+    "test_component_usage",
+    "test_responsibility_entropy",
+    "test_cluster_purity",
     "nonfinite",
 )
 """What the summary repeats of the last records, besides `test_return`."""

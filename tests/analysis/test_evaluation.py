@@ -29,7 +29,7 @@ def test_report_groups_the_first_episode():
     assert report["test_return_by_family"] == {"run": 1.5, "jump": 4.0}
     assert report["test_return_by_subtask"] == {"left": 1.0, "right": 2.0, "jump": 4.0}
     assert report["test_return_by_episode"] == [2.75, 10.0]
-    assert "component_usage" not in report and "test_return_per_seed" not in report
+    assert "test_component_usage" not in report and "test_return_per_seed" not in report
 
 
 @pytest.mark.parametrize(
@@ -42,9 +42,9 @@ def test_report_groups_the_first_episode():
 )
 def test_clusters_against_base_tasks(probabilities, purity, entropy):
     report = evaluations.report(evaluation(components=np.array(probabilities)), TASKS, FAMILIES, SUBTASKS)
-    assert report["cluster_purity"] == pytest.approx(purity)
-    assert report["responsibility_entropy"] == pytest.approx(entropy)
-    np.testing.assert_allclose(report["component_usage"], np.mean(probabilities, 0))
+    assert report["test_cluster_purity"] == pytest.approx(purity)
+    assert report["test_responsibility_entropy"] == pytest.approx(entropy)
+    np.testing.assert_allclose(report["test_component_usage"], np.mean(probabilities, 0))
 
 
 def test_response_is_aligned_with_the_change():

@@ -50,8 +50,8 @@ def test_what_a_run_leaves_behind(tmp_path, capsys):
     assert [r["test_return"] is None for r in lines] == [True, False, True, False]
     assert lines[0]["train_return"] == -4.0 and lines[0]["vae_loss"] == 4.0
     assert list(lines[1]["test_return_by_family"]) == ["near", "far"]
-    assert lines[1]["cluster_purity"] == 1.0
-    np.testing.assert_allclose(lines[1]["component_usage"], [1 / 3, 2 / 3], atol=1e-6)
+    assert lines[1]["test_cluster_purity"] == 1.0
+    np.testing.assert_allclose(lines[1]["test_component_usage"], [1 / 3, 2 / 3], atol=1e-6)
     for name in ("curves.png", "latents.png", "evaluation.npz", "tensorboard"):
         assert (tmp_path / name).exists(), name
     done = summary(tmp_path)
