@@ -94,7 +94,7 @@ class Terminal:
         self.console = console or Console(highlight=False, soft_wrap=True)
         columns: tuple[ProgressColumn, ...] = (BarColumn(20), TextColumn("{task.description}"))
         self._bar = Progress(*columns, console=self.console) if self.console.is_terminal else None
-        self._task = self._bar.add_task("compiling ...", total=1.0) if self._bar else None
+        self._task = self._bar.add_task("", total=1.0) if self._bar else None
         self._last_line = -float("inf")
 
     def __enter__(self) -> "Terminal":
@@ -121,11 +121,11 @@ class Terminal:
 
     def progress(self, record: Record, done: float, seconds_left: float, last: bool) -> None:
         """Show an epoch; `done` is the share of the budget in [0, 1]."""
-        text = describe(record, seconds_left)
+        lines = describe(record, seconds_left)
         if self._bar and self._task is not None:
-            self._bar.update(self._task, completed=done, description=text)
+            self._bar.update(self._task, completed=done, description="\n".join(lines))
         elif last or time.monotonic() - self._last_line >= PLAIN_PERIOD:
-            self.say(text)
+            self.say(" | ".join(lines))
             self._last_line = time.monotonic()
 
 
@@ -138,16 +138,15 @@ def show(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
-def describe(record: Record, seconds_left: float) -> str:
-    """One line of an epoch: counters, rates, returns, up to four losses, time left."""
-    parts = [f"epoch {record['epoch']}", f"{record['env_steps']:,} steps"]
-    parts += [f"{record[f'{name}_per_second']:,.0f} {name.removeprefix('env_')}/s" for name in ("env_steps", "updates")]
+def describe(record: Record, seconds_left: float) -> tuple[str, str]:
+    """An epoch in two lines: time left, counters and rates; returns and up to four losses."""
+    counters = [f"{duration(seconds_left)} left", f"epoch {record['epoch']}", f"{record['env_steps']:,} steps"]
+    for name in ("env_steps", "updates"):
+        counters.append(f"{record[f'{name}_per_second']:,.0f} {name.removeprefix('env_')}/s")
     losses = [name for name in record if name.endswith("loss")][:4]
-    for name in ("train_return", "test_return", *losses):
-        if isinstance(value := record.get(name), (int, float)):
-            parts.append(f"{name.removesuffix('_return')} {value:.4g}")
-    parts.append(f"{duration(seconds_left)} left")
-    return " | ".join(parts)
+    values = {name: record.get(name) for name in ("train_return", "test_return", *losses)}
+    known = [f"{name.removesuffix('_return')} {value:.4g}" for name, value in values.items() if value is not None]
+    return " | ".join(counters), " | ".join(known)
 
 
 def duration(seconds: float) -> str:
