@@ -129,21 +129,25 @@ class _Run:
             self.state, info = restored
         self.epoch, self.seconds_before = info["epoch"], info["seconds"]
         self.saved_epoch = self.epoch if restored else -1
-        if status := self._spent(0.0):
-            unit = "epochs" if status == "completed" else "minutes"
+        self.status = self._spent(0.0)
+        if self.status and report.is_final(run_dir):
+            unit = "epochs" if self.status == "completed" else "minutes"
             raise ConfigurationError(f"the {unit} of this run are done already: extend it with --{unit}")
+        terminal.table(self.spec.name, self._header(description))
+        self._compile(shapes)
+        self.log = Log(run_dir, self.epoch)
 
-        terminal.table(f"{self.spec.name}", self._header(description))
-        terminal.say("compiling ...")
+    def _compile(self, shapes: Any) -> None:
+        """Compile each program once, then start the clock, and the state if there is none yet."""
+        self.terminal.say("compiling ...")
         started = time.monotonic()
-        init = None if restored else jax.jit(self.trainer.init).lower(self.key_init).compile()
+        init = jax.jit(self.trainer.init).lower(self.key_init).compile() if self.state is None else None
         self.programs = Programs(
             jax.jit(self.trainer.epoch, donate_argnums=0).lower(shapes).compile(),
             jax.jit(self.trainer.evaluate).lower(shapes, self.key_eval).compile(),
         )
         self.compile_seconds = time.monotonic() - started
-        terminal.say(f"compiled in {self.compile_seconds:.1f} s")
-        self.log = Log(run_dir, self.epoch)
+        self.terminal.say(f"compiled in {self.compile_seconds:.1f} s")
         self.started = self.last_save = time.monotonic()
         if init:
             self.state = jax.block_until_ready(init(self.key_init))
@@ -179,7 +183,9 @@ class _Run:
 
     def train(self) -> str:
         """Run epochs until something ends the run; returns its status."""
-        status = "interrupted" if self.signal.signum else ""
+        if self.status:  # a kill came between the last save and the report
+            self._evaluate()
+        status = self.status or ("interrupted" if self.signal.signum else "")
         while not status:
             started = time.monotonic()
             self.state, metrics = self.programs.epoch(self.state)

@@ -1,5 +1,6 @@
 """What a run leaves behind for people: summary.json and the figures."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,12 @@ def summarise(records: Sequence[Record], status: str) -> dict[str, Any]:
     for record in records:
         latest |= record
     return summary | {name: latest[name] for name in FINAL if name in latest}
+
+
+def is_final(run_dir: Path) -> bool:
+    """Whether the run in this directory ended by itself, rather than by a kill."""
+    path = run_dir / "summary.json"
+    return path.exists() and json.loads(path.read_text())["status"] != "running"
 
 
 def write(

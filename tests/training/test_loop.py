@@ -108,6 +108,16 @@ def test_a_spent_budget_is_an_error(tmp_path):
         run(tmp_path, 2)
 
 
+def test_a_kill_before_the_report_leaves_it_to_the_resume(tmp_path):
+    run(tmp_path, 2)
+    for name in ("summary.json", "latents.png"):
+        (tmp_path / name).unlink()
+    before = (tmp_path / "metrics.jsonl").read_text()
+    assert run(tmp_path, 2) == 0
+    assert summary(tmp_path)["status"] == "completed" and (tmp_path / "latents.png").exists()
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
 def test_minutes_end_a_run(tmp_path):
     run(tmp_path, epochs=None, minutes=0.005)
     assert summary(tmp_path)["status"] == "budget"
