@@ -21,7 +21,7 @@ from metarl_jax.training import compilation, guard, loop
 
 ALGORITHMS = {"moss": "experiments.moss"}
 """Name in config.json -> module."""
-MAY_CHANGE = {"epochs", "minutes", "eval_every", "save_every", "resume"}
+MAY_CHANGE = {"epochs", "minutes", "eval_every", "save_every", "resume", "wandb"}
 """Fields that a resumed run may give new values."""
 USAGE = 2
 """Exit code of a wrong input."""

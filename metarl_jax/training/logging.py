@@ -1,4 +1,4 @@
-"""Where a run's numbers go: `metrics.jsonl`, TensorBoard and the terminal."""
+"""Where a run's numbers go: `metrics.jsonl`, TensorBoard, Weights & Biases and the terminal."""
 
 import contextlib
 import json
@@ -54,7 +54,7 @@ def read_metrics(path: Path) -> list[Record]:
 class Log:
     """Appends records to `metrics.jsonl` and `tensorboard/`, and drops those of epochs that a resume repeats."""
 
-    def __init__(self, run_dir: Path, epoch: int) -> None:
+    def __init__(self, run_dir: Path, epoch: int, wandb_project: str | None = None) -> None:
         """Open for a run whose state is at the end of `epoch`."""
         path = run_dir / "metrics.jsonl"
         self.records = [r for r in read_metrics(path) if r["epoch"] <= epoch]
@@ -63,19 +63,34 @@ class Log:
         os.replace(part, path)
         self._file = path.open("a", buffering=1)
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=epoch + 1)
+        self._wandb = _open_wandb(wandb_project, run_dir) if wandb_project else None
 
     def write(self, record: Record) -> None:
         """Add one epoch."""
         record = jsonable(record)
         self.records.append(record)
         self._file.write(json.dumps(record) + "\n")
-        for name, value in _scalars(record):
+        scalars = dict(_scalars(record))
+        for name, value in scalars.items():
             self._board.add_scalar(name, value, record["epoch"])
+        if self._wandb:
+            self._wandb.log(scalars, step=record["epoch"])
 
     def close(self) -> None:
         """Flush everything."""
         self._file.close()
         self._board.close()
+        if self._wandb:
+            self._wandb.finish()
+
+
+def _open_wandb(project: str, run_dir: Path) -> Any:
+    """The run of this directory, the same one after a resume."""
+    import wandb  # an optional dependency; `RunConfig.check` has seen it
+
+    config = run_dir / "config.json"
+    settings = json.loads(config.read_text()) if config.exists() else {}
+    return wandb.init(project=project, id=run_dir.name, name=run_dir.name, dir=run_dir, config=settings, resume="allow")
 
 
 def _scalars(record: Mapping[str, Any], prefix: str = ""):

@@ -1,6 +1,7 @@
 """The host loop: run epochs within a budget, evaluate, log, save, and stop in good order."""
 
 import dataclasses
+import importlib.util
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -41,6 +42,8 @@ class RunConfig:
     """Epochs between evaluations on the held-out tasks."""
     save_every: float = 120.0
     """Seconds between checkpoints; a kill loses at most this, and the epoch it interrupts."""
+    wandb: str | None = None
+    """Project of Weights & Biases that shall receive the metrics too; needs the `wandb` extra."""
 
     def check(self) -> None:
         """Raise `ConfigurationError` for a value out of range."""
@@ -52,6 +55,8 @@ class RunConfig:
                 raise ConfigurationError(f"--{name} must be at least {low}, got {value}")
         if self.minutes is not None and not self.minutes > 0:
             raise ConfigurationError(f"--minutes must be positive, got {self.minutes}")
+        if self.wandb is not None and importlib.util.find_spec("wandb") is None:
+            raise ConfigurationError("--wandb needs Weights & Biases: pip install 'metarl-jax[wandb]'")
 
 
 class Experiment(NamedTuple):
@@ -135,7 +140,7 @@ class _Run:
             raise ConfigurationError(f"the {unit} of this run are done already: extend it with --{unit}")
         terminal.table(self.spec.name, self._header(description))
         self._compile(shapes)
-        self.log = Log(run_dir, self.epoch)
+        self.log = Log(run_dir, self.epoch, config.wandb)
 
     def _compile(self, shapes: Any) -> None:
         """Compile each program once, then start the clock, and the state if there is none yet."""

@@ -1,5 +1,6 @@
 import io
 import json
+import sys
 
 import numpy as np
 from rich.console import Console
@@ -15,6 +16,23 @@ RECORD = {
     "test_return": None,
     "vae_loss": 0.5,
 }
+
+
+class FakeWandb:
+    """Remembers what it is called with."""
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def init(self, **settings):
+        self.calls.append(settings)
+        return self
+
+    def log(self, scalars, step):
+        self.calls.append((scalars, step))
+
+    def finish(self):
+        self.calls.append("finish")
 
 
 def test_an_epoch_in_words():
@@ -36,6 +54,19 @@ def test_a_resumed_log_repeats_nothing(tmp_path):
     log.close()
     assert [json.loads(line) for line in path.read_text().splitlines()] == log.records
     assert log.records == [{"epoch": 1}, {"epoch": 2}, {"epoch": 3, "loss": None}]
+
+
+def test_weights_and_biases_continue_the_same_run(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setitem(sys.modules, "wandb", FakeWandb(calls))
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    log = logging.Log(run_dir, 0, "project")
+    log.write({"epoch": 1, "loss": 0.5, "by": {"a": 2.0}, "list": [1, 2], "none": None})
+    log.close()
+    opened, logged, finished = calls
+    assert (opened["project"], opened["id"], opened["resume"]) == ("project", "run", "allow")
+    assert (logged, finished) == (({"epoch": 1, "loss": 0.5, "by/a": 2.0}, 1), "finish")
 
 
 def test_plain_lines_are_rare_but_the_last_is_shown(monkeypatch):

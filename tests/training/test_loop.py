@@ -170,8 +170,11 @@ def test_ctrl_c_ends_with_a_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"epochs": 0}, {"minutes": -1.0}, {"eval_every": 0}, {"save_every": -1.0}, {"seeds": 0}, {"epochs": None}]
+    ("name", "value"),
+    [("epochs", 0), ("epochs", None), ("minutes", -1.0), ("eval_every", 0), ("save_every", -1.0), ("seeds", 0)]
+    + [("wandb", "p")],
 )
-def test_values_out_of_range(wrong):
-    with pytest.raises(ConfigurationError, match=r"--(epochs|minutes|eval_every|save_every|seeds)"):
-        loop.RunConfig(**{"epochs": 1} | wrong).check()
+def test_values_out_of_range(name, value, monkeypatch):
+    monkeypatch.setattr(loop.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match=f"--{name}"):
+        loop.RunConfig(**{"epochs": 1} | {name: value}).check()
