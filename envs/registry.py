@@ -42,7 +42,7 @@ def flip(key: jax.Array, task: Task) -> Task:
 
 def redraw(subtask: SubTask) -> Callable[[jax.Array, Task], Task]:
     """A new task of the same distribution."""
-    return lambda key, task: task._replace(spec=subtask.draw(key, 1)[0])
+    return lambda key, task: task._replace(spec=subtask.draw(key, 1)[0].astype(task.spec.dtype))
 
 
 def _velocity(*ranges: Range) -> tuple[SubTask, ...]:

@@ -1,0 +1,165 @@
+"""How many environment steps per second each engine takes, through the whole environment stack.
+
+    python -m benchmarks.physics
+    python -m benchmarks.physics --batches 256 1024 4096 16384 --engines mjx warp --steps 100   # on a GPU
+
+Everything is measured side by side: in each of `repeats` rounds every engine runs once, next to the bare C engine
+(`mujoco.batch.Batch.step` with random controls and nothing else), and a ratio is the median of the rounds'.
+"""
+
+import importlib.util
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+import mujoco
+import numpy as np
+import tyro
+from mujoco.batch import Batch
+
+import envs
+from envs.physics import models
+
+BENCHMARKS = {"half_cheetah": ("cheetah_vel", "half_cheetah.xml"), "ant": ("ant_goal", "ant.xml")}
+SLOW_ON_CPU = ("mjx", "warp")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to measure."""
+
+    bodies: tuple[str, ...] = ("half_cheetah", "ant")
+    """Of half_cheetah and ant."""
+    engines: tuple[str, ...] = ("native", "mjx", "warp")
+    """Engines; warp is skipped where it is not installed."""
+    batches: tuple[int, ...] = (256,)
+    """Environments stepped together."""
+    steps: int = 100
+    """Control steps per measurement; a twentieth for mjx and warp on a CPU, where they are slow."""
+    repeats: int = 5
+    """Rounds; the median counts."""
+    out: Path = Path("benchmarks/results")
+    """Folder of the JSON file."""
+
+
+def stack(engine: str, body: str, batch: int, steps: int) -> Callable[[], None]:
+    """`steps` control steps of `batch` environments, observation to auto-reset, as one jitted scan; compiled."""
+    env = envs.make(BENCHMARKS[body][0], engine)
+    tasks = env.sample_tasks(jax.random.key(0), "train", batch)
+    state = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(1), batch), tasks)
+    shape = (steps, batch, env.spec.action_size)
+    actions = jax.random.uniform(jax.random.key(2), shape, minval=-1.0, maxval=1.0)
+
+    def body_fn(state, action):
+        after = jax.vmap(env.step)(state, action)
+        return after, after.reward
+
+    compiled = jax.jit(lambda s, a: jax.lax.scan(body_fn, s, a)).lower(state, actions).compile()
+    return lambda: jax.block_until_ready(compiled(state, actions))
+
+
+def bare(body: str, batch: int, steps: int) -> Callable[[], None]:
+    """The C engine alone: `steps` control steps of `batch` simulations on all CPUs."""
+    model = models.load(BENCHMARKS[body][1])
+    engine = Batch(model, batch)
+    rng = np.random.default_rng(0)
+    qpos = model.qpos0 + rng.uniform(-0.1, 0.1, (batch, model.nq))
+    controls = rng.uniform(-1.0, 1.0, (steps, batch, model.nu))
+
+    def run() -> None:
+        engine.qpos, engine.qvel, engine.qacc_warmstart = qpos, 0.0, 0.0
+        ctrl = engine.bind("ctrl")
+        for control in controls:
+            ctrl[:] = control
+            engine.step(nstep=5)
+
+    return run
+
+
+def seconds(run: Callable[[], None]) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def measure(config: Config, body: str, batch: int) -> list[dict]:
+    """One row per engine, and one for the bare C engine."""
+    runs, num_steps, compile_s = {"bare": bare(body, batch, config.steps)}, {"bare": config.steps}, {"bare": 0.0}
+    for engine in config.engines:
+        if engine == "warp" and importlib.util.find_spec("warp") is None:
+            continue
+        slow = engine in SLOW_ON_CPU and jax.default_backend() == "cpu"
+        num_steps[engine] = max(1, config.steps // 20) if slow else config.steps
+        start = time.perf_counter()
+        runs[engine] = stack(engine, body, batch, num_steps[engine])
+        compile_s[engine] = time.perf_counter() - start
+    for run in runs.values():
+        run()
+    rounds = [
+        {name: batch * num_steps[name] / seconds(run) for name, run in runs.items()} for _ in range(config.repeats)
+    ]
+    return [
+        {
+            "body": body,
+            "engine": name,
+            "batch": batch,
+            "env_steps_per_s": statistics.median(r[name] for r in rounds),
+            "ratio_to_bare": statistics.median(r[name] / r["bare"] for r in rounds),
+            "compile_s": compile_s[name],
+        }
+        for name in runs
+    ]
+
+
+def machine() -> dict:
+    """Where a figure comes from: hardware, versions, commit, command."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")] if cpuinfo.exists() else []
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    load = Path("/proc/loadavg")
+    return {
+        "cpu": names[0].split(":")[1].strip() if names else platform.processor(),
+        "cores": len(names) or None,
+        "device": jax.devices()[0].device_kind,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("jax", "mujoco", "mujoco-mjx", "numpy")},
+        "commit": git.stdout.strip(),
+        "command": "python -m benchmarks.physics " + " ".join(sys.argv[1:]),
+        "load_average": load.read_text().split()[0] if load.exists() else None,
+    }
+
+
+def main(config: Config) -> None:
+    """Measure, print a table, write JSON."""
+    info = machine()
+    print(
+        f"mujoco {mujoco.__version__}, {info['cpu']} x {info['cores']}, {info['device']}, load {info['load_average']}"
+    )
+    print(f"{'body':14}{'engine':8}{'batch':>7}{'env steps/s':>13}{'of bare':>9}{'compile s':>11}")
+    rows = []
+    for body in config.bodies:
+        for batch in config.batches:
+            for row in measure(config, body, batch):
+                rows.append(row)
+                print(
+                    f"{body:14}{row['engine']:8}{batch:7d}{row['env_steps_per_s']:13.0f}"
+                    f"{row['ratio_to_bare']:9.3f}{row['compile_s']:11.1f}",
+                    flush=True,
+                )
+    config.out.mkdir(parents=True, exist_ok=True)
+    path = config.out / f"physics_{jax.default_backend()}.json"
+    path.write_text(json.dumps({"machine": info, "results": rows}, indent=2) + "\n")
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

@@ -1,0 +1,176 @@
+"""Episodes: ends, resets, time, task changes, divergence, dtypes, batching."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import envs
+from envs.bodies import ant
+from envs.core import update_where
+from envs.physics.base import cold_start
+
+N = 8
+
+
+def start(env, n=N, seed=0):
+    keys = jax.random.split(jax.random.key(seed), n)
+    return jax.jit(jax.vmap(env.reset))(keys, env.sample_tasks(jax.random.key(seed + 1), "train", n))
+
+
+def roll(env, state, steps, seed=2):
+    """State [steps, n, ...] under random actions."""
+    n = state.obs.shape[0]
+    actions = jax.random.uniform(jax.random.key(seed), (steps, n, env.spec.action_size), minval=-1.0, maxval=1.0)
+
+    def body(state, action):
+        after = jax.vmap(env.step)(state, action)
+        return after, after
+
+    return jax.jit(lambda s, a: jax.lax.scan(body, s, a)[1])(state, actions)
+
+
+def test_horizon_truncates_and_resets():
+    env = envs.make("cheetah_vel", "native", horizon=5)
+    first = start(env)
+    states = roll(env, first, 12)
+    np.testing.assert_array_equal(np.asarray(states.time[:, 0]), [1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2])
+    np.testing.assert_array_equal(states.truncated[:, 0], np.arange(1, 13) % 5 == 0)
+    assert not np.any(states.terminated)
+    # The same episodes without a limit: final_obs is the observation that the reset hides.
+    free = roll(envs.make("cheetah_vel", "native", horizon=100), first, 5)
+    np.testing.assert_array_equal(free.obs[:5], states.final_obs[:5])
+    np.testing.assert_array_equal(free.reward, states.reward[:5])
+    done = np.asarray(states.truncated)
+    np.testing.assert_array_equal(states.obs[~done], states.final_obs[~done])
+    new = np.asarray(states.obs[4])
+    assert np.all(np.any(new != np.asarray(states.final_obs[4]), -1))
+    assert np.abs(new[:, :8]).max() <= 0.1 + 1e-6 and np.abs(new[:, 17]).max() <= 0.1 + 1e-6
+    # Different lanes and different episodes begin differently; the task stays.
+    assert len({tuple(x) for x in np.concatenate([new, states.obs[9], first.obs])}) == 3 * N
+    np.testing.assert_array_equal(states.task.spec[-1], first.task.spec)
+
+
+def test_a_fallen_ant_terminates_and_is_not_truncated():
+    env = envs.make("ant_dir", "native", horizon=1)  # the limit is reached in the same step
+    qpos = jnp.tile(jnp.zeros(15).at[2].set(0.75).at[3].set(1.0), (3, 1)).at[1, 2].set(1.5)
+    keys = jax.random.split(jax.random.key(0), 3)
+    tasks = env.sample_tasks(jax.random.key(1), "train", 3)
+    state = jax.vmap(env.state_from)(keys, tasks, qpos, jnp.zeros((3, 14)))
+    after = jax.jit(jax.vmap(env.step))(state, jnp.zeros((3, 8)))
+    np.testing.assert_array_equal(after.terminated, [False, True, False])
+    np.testing.assert_array_equal(after.truncated, [True, False, True])
+    healthy = ant.body(terminates=True).healthy
+    for z, alive in ((0.19, False), (0.2, True), (1.0, True), (1.01, False)):
+        assert bool(healthy(cold_start(jnp.zeros(15).at[2].set(z), jnp.zeros(14)))) is alive
+    assert not np.any(after.metrics["diverged"])
+    goal = envs.make("ant_goal", "native")
+    state = jax.vmap(goal.state_from)(keys, goal.sample_tasks(jax.random.key(1), "train", 3), qpos, jnp.zeros((3, 14)))
+    assert not np.any(jax.jit(jax.vmap(goal.step))(state, jnp.zeros((3, 8))).terminated)
+
+
+def test_nothing_not_finite_leaves():
+    """A NaN state, an exploding one and a NaN action: truncated, counted, worth nothing; neighbours are untouched."""
+    env = envs.make("cheetah_vel", "native")
+    state = start(env, 4)
+    physics = state.physics._replace(qvel=state.physics.qvel.at[0, 0].set(jnp.nan).at[1, 1].set(1e30))
+    actions = jnp.zeros((4, 6)).at[2, 3].set(jnp.nan)
+    step = jax.jit(jax.vmap(env.step))
+    after, plain = step(state._replace(physics=physics), actions), step(state, jnp.zeros((4, 6)))
+    np.testing.assert_array_equal(after.metrics["diverged"], [True, True, True, False])
+    np.testing.assert_array_equal(after.truncated, [True, True, True, False])
+    assert not np.any(after.terminated)
+    np.testing.assert_array_equal(after.reward[:3], 0.0)
+    for leaf in jax.tree.leaves((after.obs, after.final_obs, after.reward, after.physics)):
+        assert np.all(np.isfinite(leaf))
+    np.testing.assert_array_equal(after.obs[3], plain.obs[3])
+    np.testing.assert_array_equal(after.time, [0, 0, 0, 1])
+    assert np.all(np.isfinite(step(after, jnp.zeros((4, 6))).obs))
+
+
+def test_task_changes():
+    """Only at multiples of the period, with the stated probability, and unseen by the agent."""
+    n, period, steps = 64, 4, 40
+    # A change at an episode's end would not be one of the episode's steps.
+    options = {"period": period, "horizon": 20}
+    env = envs.make("cheetah_dir_nonstat", "native", **options)
+    still = envs.make("cheetah_dir_nonstat", "native", change_probability=0.0, **options)
+    assert not env.spec.stationary and envs.make("cheetah_dir", "native").spec.stationary
+    first = start(env, n)
+    states, same = roll(env, first, steps), roll(still, first, steps)
+    changed = np.asarray(states.metrics["task_changed"])
+    time = np.arange(1, steps + 1) % 20
+    assert not changed[(time % period != 0) | (time == 0)].any()
+    due = changed[(time % period == 0) & (time != 0)]
+    assert abs(due.mean() - 0.5) < 4 * 0.5 / np.sqrt(due.size)
+    assert len(np.unique(due, axis=1).T) > 10  # lanes toss their own coins
+    direction = np.asarray(states.task.spec[..., 0])
+    before = np.concatenate([np.asarray(first.task.spec)[None, :, 0], direction[:-1]])
+    np.testing.assert_array_equal(direction, np.where(changed, -before, before))
+    np.testing.assert_array_equal(states.task.label, (1 - direction) / 2)
+    assert not np.any(same.metrics["task_changed"])
+    # Up to the first reset, whose noise continues the coin's key, the agent sees the same.
+    np.testing.assert_array_equal(states.final_obs[:20], same.final_obs[:20])
+    # The reward belongs to the task before the change.
+    velocity = np.sign(states.reward[period - 1]) * np.sign(same.reward[period - 1])
+    np.testing.assert_array_equal(velocity, 1.0)
+
+
+def test_velocity_is_redrawn_in_range():
+    env = envs.make("cheetah_vel_nonstat", "native", period=1, change_probability=1.0)
+    speeds = np.asarray(roll(env, start(env), 50).task.spec)
+    assert speeds.min() >= 0 and speeds.max() <= 3 and np.ptp(speeds) > 2.5
+    assert len(np.unique(speeds)) == speeds.size
+
+
+@pytest.mark.parametrize("x64", [False, True])
+@pytest.mark.parametrize("name", ["cheetah_vel_nonstat", "ant_multitask", "point_robot"])
+def test_state_keeps_its_types(name, x64):
+    with jax.enable_x64(x64):
+        env = envs.make(name, "native")
+        task = env.sample_tasks(jax.random.key(0), "train", 1)
+        state = jax.eval_shape(jax.vmap(env.reset), jax.random.split(jax.random.key(0), 1), task)
+        after = jax.eval_shape(jax.vmap(env.step), state, jax.ShapeDtypeStruct((1, env.spec.action_size), jnp.float32))
+        assert state == after
+        assert state.obs.dtype == (jnp.float64 if x64 else jnp.float32)
+        assert state.reward.dtype == state.obs.dtype and state.time.dtype == jnp.int32
+
+
+def test_seeds_times_lanes_is_one_batch():
+    env = envs.make("cheetah_vel", "native", horizon=3)
+    flat = start(env, 6)
+    nested = jax.tree.map(lambda x: x.reshape(2, 3, *x.shape[1:]), flat)
+    actions = jax.random.uniform(jax.random.key(4), (5, 6, 6), minval=-1.0, maxval=1.0)
+    one = jax.jit(jax.vmap(env.step))
+    two = jax.jit(jax.vmap(jax.vmap(env.step)))
+    for action in actions:
+        flat, nested = one(flat, action), two(nested, action.reshape(2, 3, 6))
+    for a, b in zip(jax.tree.leaves(flat._replace(key=None)), jax.tree.leaves(nested._replace(key=None)), strict=True):
+        np.testing.assert_allclose(a, b.reshape(a.shape), rtol=1e-6, atol=1e-6)
+    single = env.step(jax.tree.map(lambda x: x[0], flat), actions[0, 0])
+    np.testing.assert_allclose(single.obs, one(flat, actions[0]).obs[0], rtol=1e-6, atol=1e-6)
+
+
+def test_the_same_seed_is_the_same_episode():
+    env = envs.make("ant_dir", "native", horizon=4)
+    a, b, c = (roll(env, start(env, 2, seed), 6, seed=7) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(a.obs, b.obs)
+    assert np.any(np.asarray(a.obs) != np.asarray(c.obs))
+
+
+def test_update_where_does_no_work_in_vain():
+    calls = []
+
+    def update(x):
+        jax.debug.callback(lambda: calls.append(1))
+        return x + 1.0
+
+    step = jax.jit(jax.vmap(jax.vmap(lambda c, x: update_where(c, update, x))))
+    x = jnp.arange(6.0).reshape(2, 3)
+    np.testing.assert_array_equal(step(jnp.zeros((2, 3), bool), x), x)
+    jax.effects_barrier()
+    assert not calls
+    mask = jnp.zeros((2, 3), bool).at[1, 2].set(True)
+    np.testing.assert_array_equal(step(mask, x), x + mask)
+    jax.effects_barrier()
+    assert calls

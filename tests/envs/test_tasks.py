@@ -1,0 +1,150 @@
+"""Task sets: sizes, splits, ranges, determinism; and wrong input."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import envs
+from envs import ConfigurationError, tasks, wrappers
+
+# name -> (training tasks, test tasks) of the papers
+SIZES = {
+    "cheetah_vel": (100, 30),
+    "cheetah_dir": (2, 2),
+    "ant_dir": (2, 2),
+    "ant_goal": (150, 30),
+    "point_robot": (80, 20),
+    "sparse_point_robot": (80, 20),
+    "cheetah_multitask": (70, 35),
+    "cheetah_eight": (80, 40),
+    "ant_multitask": (90, 45),
+}
+TWO_TASKS = ("cheetah_dir", "ant_dir", "cheetah_dir_nonstat", "ant_dir_nonstat")
+# A sub-task without parameters, or with a sign, is in both sets.
+SHARED = (*TWO_TASKS, "cheetah_2task", "cheetah_3task")
+
+
+def rows(task):
+    return {(f, *s) for f, s in zip(task.family.tolist(), np.asarray(task.spec).tolist(), strict=True)}
+
+
+@pytest.mark.parametrize("name", envs.names())
+def test_sets(name):
+    env, again, other = (envs.make(name, "native", seed=s) for s in (0, 0, 1))
+    train, test = env.train_tasks, env.test_tasks
+    if name in SIZES:
+        assert (train.label.shape[0], test.label.shape[0]) == SIZES[name]
+    assert train.spec.shape[-1] == test.spec.shape[-1] == env.spec.task_size
+    assert bool(rows(train) & rows(test)) == (name in SHARED)
+    jax.tree.map(np.testing.assert_array_equal, (train, test), (again.train_tasks, again.test_tasks))
+    if name not in TWO_TASKS:
+        assert rows(train) != rows(other.train_tasks)
+    for task in (train, test):
+        assert np.all(np.isfinite(task.spec)) and np.max(task.label) < len(env.spec.subtasks)
+        assert np.max(task.family) < len(env.spec.families)
+
+
+def spec(name, split="train", subtask=None, **options):
+    env = envs.make(name, "native", **options)
+    task = env.train_tasks if split == "train" else env.test_tasks
+    values = np.asarray(task.spec)
+    return values if subtask is None else values[np.asarray(task.label) == env.spec.subtasks.index(subtask)]
+
+
+def test_ranges():
+    for split in ("train", "test"):
+        v = spec("cheetah_vel", split)
+        assert v.min() >= 0 and v.max() <= 3 and np.ptp(v) > 2
+        r = np.linalg.norm(spec("ant_goal", split), axis=-1)
+        assert r.max() <= 3 and r.max() > 2.5
+        xy = spec("sparse_point_robot", split)
+        np.testing.assert_allclose(np.linalg.norm(xy, axis=-1), 1, atol=1e-6)
+        assert xy[:, 1].min() >= -1e-6
+    # Uniform by area: half of the goals lie within 3 / sqrt 2.
+    assert abs(np.mean(np.linalg.norm(spec("ant_goal"), axis=-1) < 3 / np.sqrt(2)) - 0.5) < 0.15
+    circle = spec("ant_dir", angles="circle")
+    np.testing.assert_allclose(np.linalg.norm(circle, axis=-1), 1, atol=1e-6)
+
+
+def test_multitask_sets_cover_their_ranges():
+    for subtask, low, high in (
+        ("velocity_forward", 1, 5),
+        ("velocity_backward", -5, -1),
+        ("goal_forward", 5, 25),
+        ("goal_backward", -25, -5),
+        ("stand_front", np.pi / 6, np.pi / 2),
+        ("stand_back", -np.pi / 2, -np.pi / 6),
+        ("jump", 1.5, 3),
+    ):
+        train, test = (spec("cheetah_multitask", split, subtask)[:, 0] for split in ("train", "test"))
+        assert (len(train), len(test)) == (10, 5)
+        np.testing.assert_allclose(np.sort(np.concatenate([train, test])), np.linspace(low, high, 15), rtol=1e-5)
+    for way, unit in (("left", (-1, 0)), ("right", (1, 0)), ("up", (0, 1)), ("down", (0, -1))):
+        for kind, low, high in (("velocity", 1, 3), ("goal", 5, 15)):
+            xy = np.concatenate([spec("ant_multitask", split, f"{kind}_{way}") for split in ("train", "test")])
+            np.testing.assert_allclose(np.sort(xy @ np.array(unit)), np.linspace(low, high, 15), rtol=1e-5)
+            np.testing.assert_allclose(xy @ np.array(unit[::-1]), 0, atol=1e-6)
+
+
+def test_out_of_distribution_sets_are_disjoint_in_range():
+    v = spec("cheetah_vel_ood", "test")
+    assert np.all((v <= 2) | (v >= 4)) and np.any(v <= 2) and np.any(v >= 4)
+    train = spec("cheetah_vel_ood")
+    assert train.min() >= 2 and train.max() <= 4
+    ldm = spec("cheetah_vel_ood", preset="ldm")
+    assert np.all((ldm <= 0.5) | (ldm >= 3.0))
+    assert np.all(spec("cheetah_vel_ood", "test", preset="ldm") >= 0.5)
+    radius = {s: np.linalg.norm(spec("ant_goal_ood", s), axis=-1) for s in ("train", "test")}
+    assert radius["train"].max() <= 2 <= radius["test"].min() and radius["test"].max() <= 3
+    assert np.all(spec("cheetah_vel_ood", "test", test=((6.0, 7.0),)) >= 6)
+
+
+def test_sample_tasks_is_balanced():
+    env = envs.make("cheetah_multitask", "native")
+    for n in (5, 70, 100):
+        drawn = env.sample_tasks(jax.random.key(n), "train", n)
+        counts = np.unique([tuple(r) for r in np.c_[drawn.label, drawn.spec]], axis=0, return_counts=True)[1]
+        assert counts.sum() == n and counts.max() - (counts.min() if n >= 70 else 1) <= 1
+    a, b = (env.sample_tasks(jax.random.key(k), "test", 20).spec for k in (0, 1))
+    assert not np.array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: envs.make("cheetah_velo"), "did you mean cheetah_vel"),
+        (lambda: envs.make("cheetah_vel", mood="good"), "it takes none"),
+        (lambda: envs.make("ant_dir", angle="two"), "it takes angles"),
+        (lambda: envs.make("ant_dir", angles="three"), "two, circle"),
+        (lambda: envs.make("cheetah_vel_ood", preset="mos"), "did you mean moss"),
+        (lambda: envs.make("cheetah_vel_ood", train=((3.0, 1.0),)), r"write \[1.0, 3.0\]"),
+        (lambda: envs.make("cheetah_vel_ood", train=((1.0, 1.5),)), "overlap"),
+        (lambda: envs.make("cheetah_vel", num_train_tasks=0), "must be positive"),
+        (lambda: envs.make("cheetah_vel", num_test_tasks=-3), "must be positive"),
+        (lambda: envs.make("cheetah_vel", horizon=0), "horizon must be >= 1"),
+        (lambda: envs.make("cheetah_dir_nonstat", period=0), "period must be >= 1"),
+        (lambda: envs.make("cheetah_dir_nonstat", change_probability=1.5), r"probability in \[0, 1\]"),
+        (lambda: envs.make("cheetah_vel", "brax"), "unknown physics engine"),
+        (lambda: envs.make("point_robot", variant="slow"), "fast, reference"),
+        (lambda: tasks.uniform((2.0, 2.0)), "is empty"),
+        (lambda: tasks.disc((2.0, 1.0)), "swapped"),
+        (lambda: tasks.spread(2.0, 1.0), "swapped"),
+    ],
+)
+def test_wrong_input_is_one_line(build, message):
+    with pytest.raises(ConfigurationError, match=message) as error:
+        build()
+    assert "\n" not in str(error.value)
+
+
+def test_overlapping_sets_are_refused_unless_said_otherwise():
+    subtask = tasks.SubTask("same", "same", lambda *_: 0.0, tasks.constant(1.0))
+    with pytest.raises(ConfigurationError, match="in common"):
+        tasks.draw_sets(jax.random.key(0), (subtask,), 2, 2)
+    train, test = tasks.draw_sets(jax.random.key(0), (subtask,), 2, 3, shared=True)
+    assert train.spec.shape == (2, 1) and test.spec.shape == (3, 1)
+    base = envs.make("point_robot", "native")
+    with pytest.raises(ConfigurationError, match="in common"):
+        wrappers.multi_task(base, "same", jax.random.key(0), (subtask,), 1, 1)
+    assert jnp.all(train.spec == 1.0)
