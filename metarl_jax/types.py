@@ -34,8 +34,8 @@ class Transition(NamedTuple):
     """The observation the action led to, also where the episode ended there."""
     terminated: Bool[Array, "..."]
     """`next_obs` is terminal: its value is 0."""
-    first: Bool[Array, "..."]
-    """`obs` is an episode's first: no history precedes it."""
+    last: Bool[Array, "..."]
+    """The episode ended with this step, by termination or truncation; what follows is another episode."""
     valid: Bool[Array, "..."]
     """False where the simulation diverged; such a step is never learnt from."""
     task: Any

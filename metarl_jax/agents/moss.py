@@ -1,0 +1,258 @@
+"""MoSS: a recurrent Gaussian-mixture VAE infers the task, Bayes-adaptive SAC acts on the belief."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from metarl_jax.data import statistics
+from metarl_jax.data.replay import Replay, Vectors, sample_windows
+from metarl_jax.data.statistics import Scale
+from metarl_jax.errors import ConfigurationError
+from metarl_jax.learners import gmm_vae, sac
+from metarl_jax.learners.gmm_vae import Config as VAEConfig
+from metarl_jax.learners.sac import Config as SACConfig
+from metarl_jax.networks.mixture import Mixture
+from metarl_jax.types import Agent, EnvSpec, Metrics, Transition
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """How the two learners share an epoch."""
+
+    vae: VAEConfig = dataclasses.field(default_factory=VAEConfig)
+    sac: SACConfig = dataclasses.field(default_factory=SACConfig)
+    belief: str = "component"
+    """What the policy sees. `component`: mean and standard deviation of the most likely component (the paper's);
+    `mixture`: responsibilities, means and standard deviations of all; `sample`: a posterior sample (ablation)."""
+    online_inference: bool = True
+    """Update the belief at every step; False: only between episodes (ablation)."""
+    standardize_belief: bool = False
+    """Standardise the belief for the policy with the statistics of the newest pool (which should be large)."""
+    sac_reward_normalization: bool = False
+    """SAC learns from the standardised reward."""
+    window: int = 64
+    """Steps of a sampled window; no longer than the horizon."""
+    vae_updates: int = 128
+    """VAE updates per epoch."""
+    sac_updates: int = 2048
+    """SAC updates per epoch."""
+    pretrain_updates: int = 0
+    """Further VAE updates in the first epoch, before its SAC updates."""
+    use_trajectory_sample_sac: bool = True
+    """SAC learns from all steps of a window; False: only from its last."""
+    pool_windows: int = 4
+    """Windows whose beliefs are computed together, for the next `updates_per_pool` SAC updates."""
+    updates_per_pool: int = 1
+    """SAC updates per pool of windows. The encoder stands still meanwhile, so beliefs stay exact."""
+
+
+class State(NamedTuple):
+    """What MoSS learns."""
+
+    vae: gmm_vae.State
+    sac: sac.State
+    scale: Scale
+    """Of observations, actions and rewards, for encoder and decoder."""
+    belief_scale: Scale
+    num_epochs: Int[Array, ""]
+    """Epochs of learning so far."""
+
+
+class Memory(NamedTuple):
+    """What one agent remembers of its task: leading axis n."""
+
+    carry: Float[Array, "n H"]
+    belief: Float[Array, "n b"]
+    """Standardised, as the policy sees it."""
+
+
+def belief_size(config: Config) -> int:
+    """Length of the belief vector that the policy sees."""
+    k, d = config.vae.num_components, config.vae.latent_size
+    return {"component": 2 * d, "sample": d, "mixture": k * (1 + 2 * d)}[config.belief]
+
+
+def belief_vector(config: Config, q: Mixture, key: PRNGKeyArray) -> Float[Array, "... b"]:
+    """The belief as the policy's input, before standardisation."""
+    if config.belief == "mixture":
+        flat = [x.reshape(*x.shape[:-2], -1) for x in (q.mean, q.std)]
+        return jnp.concatenate([jax.nn.softmax(q.logits), *flat], -1)
+    mean, std = gmm_vae.most_likely(q)
+    if config.belief == "sample":
+        return mean + std * jax.random.normal(key, mean.shape)
+    return jnp.concatenate([mean, std], -1)
+
+
+def validate(config: Config, spec: EnvSpec) -> None:
+    """Raise `ConfigurationError` for settings that contradict each other or the benchmark."""
+    choices = {"decode": (config.vae.decode, ("self", "next", "trajectory"))}
+    choices["belief"] = (config.belief, ("component", "mixture", "sample"))
+    for name, (value, known) in choices.items():
+        if value not in known:
+            raise ConfigurationError(f"unknown {name} {value!r}: choose {', '.join(known)}")
+    if not 2 <= config.window <= spec.horizon:
+        raise ConfigurationError(f"window must be in [2, {spec.horizon}], the horizon of {spec.name}; got {config.window}")
+    per_window = config.window if config.use_trajectory_sample_sac else 1
+    if config.pool_windows * per_window < config.sac.batch_size:
+        need = -(-config.sac.batch_size // per_window)
+        raise ConfigurationError(
+            f"{config.pool_windows} windows give {config.pool_windows * per_window} transitions, fewer than the SAC "
+            f"batch of {config.sac.batch_size}: use pool_windows >= {need}"
+        )
+    if config.vae.contrastive_weight and not spec.stationary:
+        raise ConfigurationError(
+            f"the contrastive loss needs one task per episode, which {spec.name} does not have: use contrastive_weight=0"
+        )
+    block = config.sac.policy_every * config.updates_per_pool
+    if config.sac_updates % block:
+        raise ConfigurationError(
+            f"sac_updates ({config.sac_updates}) must be a multiple of policy_every x updates_per_pool ({block})"
+        )
+
+
+def make(config: Config, spec: EnvSpec) -> Agent:
+    """MoSS for environments of `spec`, as pure functions.
+
+    Raises:
+      ConfigurationError: see `validate`.
+    """
+    validate(config, spec)
+    vae_spec = gmm_vae.Spec(spec.obs_size, spec.action_size)
+    sac_spec = sac.Spec(spec.obs_size, spec.action_size, belief_size(config))
+
+    def init(key: PRNGKeyArray) -> State:
+        key_vae, key_sac = jax.random.split(key)
+        obs, action = jnp.zeros(spec.obs_size), jnp.zeros(spec.action_size)
+        return State(
+            vae=gmm_vae.init(key_vae, config.vae, vae_spec),
+            sac=sac.init(key_sac, config.sac, sac_spec),
+            scale=statistics.identity(Vectors(obs, action, jnp.zeros(()), jnp.copy(obs))),
+            belief_scale=statistics.identity(jnp.zeros(sac_spec.belief_size)),
+            num_epochs=jnp.zeros((), jnp.int32),
+        )
+
+    def read(state: State, q: Mixture, key: PRNGKeyArray) -> Float[Array, "... b"]:
+        return state.belief_scale.apply(belief_vector(config, q, key))
+
+    def mixture(state: State, carry: jax.Array) -> Mixture:
+        return gmm_vae.mixture(state.vae.encoder, config.vae, vae_spec, carry)
+
+    def begin(state: State, n: int) -> Memory:
+        carry = gmm_vae.begin(config.vae, vae_spec, (n,))
+        return Memory(carry, read(state, mixture(state, carry), jax.random.key(0)))
+
+    def act(state: State, obs: jax.Array, memory: Memory, key: PRNGKeyArray, explore: bool) -> jax.Array:
+        belief = memory.belief
+        if config.belief == "sample":
+            key, key_belief = jax.random.split(key)
+            belief = read(state, mixture(state, memory.carry), key_belief)
+        return sac.act(state.sac, config.sac, sac_spec, obs, belief, key, explore)
+
+    def observe(state: State, memory: Memory, transition: Transition) -> Memory:
+        carry = gmm_vae.step(state.vae.encoder, config.vae, vae_spec, state.scale, memory.carry, transition)
+        belief = read(state, mixture(state, carry), jax.random.key(0))
+        if not config.online_inference:
+            belief = jnp.where(transition.last[:, None], belief, memory.belief)
+        return Memory(carry, belief)
+
+    def describe(state: State, memory: Memory) -> dict[str, jax.Array]:
+        q = mixture(state, memory.carry)
+        return {"belief": memory.belief, "component": jax.nn.softmax(q.logits)}
+
+    def train_vae(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
+        """An epoch's VAE updates on fresh windows, the first epoch's `pretrain_updates` included."""
+        scale = statistics.scale(replay.moments)
+
+        def body(i, carry):
+            vae, _ = carry
+            key_sample, key_train = jax.random.split(jax.random.fold_in(key, i))
+            windows = sample_windows(replay, key_sample, config.vae.batch_size, config.window)
+            return gmm_vae.train_step(vae, windows, key_train, config.vae, vae_spec, scale)
+
+        # A loop of variable length, so that pretraining is not compiled a second time.
+        n = config.vae_updates + jnp.where(state.num_epochs == 0, config.pretrain_updates, 0)
+        no_metrics = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: body(0, (state.vae, None))[1]))
+        vae, metrics = jax.lax.fori_loop(0, n, body, (state.vae, no_metrics))
+        return state._replace(vae=vae, scale=scale), metrics
+
+    def make_pool(state: State, replay: Replay, key: PRNGKeyArray) -> sac.Batch:
+        """Transitions [P, ...] of fresh windows with the beliefs of the current encoder; beliefs not standardised."""
+        key_sample, key_before, key_after = jax.random.split(key, 3)
+        windows = sample_windows(replay, key_sample, config.pool_windows, config.window)
+        beliefs = gmm_vae.infer(state.vae.encoder, config.vae, vae_spec, state.scale, windows)
+        before = belief_vector(config, beliefs.before, key_before)
+        after = belief_vector(config, beliefs.after, key_after)
+        if not config.online_inference:
+            before = after = jnp.broadcast_to(after[-1:], after.shape)
+        reward = windows.reward
+        if config.sac_reward_normalization:
+            reward = (reward - state.scale.mean.reward) / state.scale.std.reward
+        batch = sac.Batch(
+            obs=windows.obs,
+            belief=before,
+            action=windows.action,
+            reward=reward,
+            next_obs=windows.next_obs,
+            next_belief=after,
+            terminated=windows.terminated,
+            weight=windows.valid.astype(jnp.float32),
+        )
+        if not config.use_trajectory_sample_sac:
+            return jax.tree.map(lambda x: x[-1], batch)
+        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+
+    def train_sac(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
+        """All SAC updates of an epoch: pools of relabelled windows, minibatches from each."""
+        size = config.pool_windows * (config.window if config.use_trajectory_sample_sac else 1)
+        batch_size, policy_every = config.sac.batch_size, config.sac.policy_every
+
+        def updates(sac_state, inputs):
+            pool, key = inputs
+            for i, key_i in enumerate(jax.random.split(key, policy_every)):
+                key_index, key_train = jax.random.split(key_i)
+                batch = pool
+                if batch_size < size:
+                    index = jax.random.randint(key_index, (batch_size,), 0, size)
+                    batch = jax.tree.map(lambda x: x[index], pool)
+                last = i == policy_every - 1
+                sac_state, metrics = sac.train_step(sac_state, batch, key_train, config.sac, sac_spec, last)
+            return sac_state, metrics
+
+        def epoch_of_pool(state: State, key: PRNGKeyArray):
+            key_pool, key_updates = jax.random.split(key)
+            pool = make_pool(state, replay, key_pool)
+            if config.standardize_belief:
+                moments = statistics.merge(statistics.init(pool.belief[0]), pool.belief, pool.weight)
+                scale = statistics.scale(moments)
+                state = state._replace(belief_scale=scale)
+                pool = pool._replace(belief=scale.apply(pool.belief), next_belief=scale.apply(pool.next_belief))
+            keys = jax.random.split(key_updates, config.updates_per_pool)
+            sac_state, metrics = jax.lax.scan(lambda s, k: updates(s, (pool, k)), state.sac, keys)
+            return state._replace(sac=sac_state), metrics
+
+        num_pools = config.sac_updates // (policy_every * config.updates_per_pool)
+        state, metrics = jax.lax.scan(epoch_of_pool, state, jax.random.split(key, num_pools))
+        return state, jax.tree.map(jnp.mean, metrics)
+
+    def update(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
+        key_vae, key_sac = jax.random.split(key)
+        state, vae_metrics = train_vae(state, replay, key_vae)
+        state, sac_metrics = train_sac(state, replay, key_sac)
+        state = state._replace(num_epochs=state.num_epochs + 1)
+        return state, vae_metrics | sac_metrics | {"updates": jnp.asarray(config.sac_updates + config.vae_updates)}
+
+    return Agent(init, begin, act, observe, update, describe)
+
+
+def parameter_counts(state: Any) -> dict[str, int]:
+    """Scalars in each network of a `State`."""
+    networks = {
+        "encoder": state.vae.encoder,
+        "decoder": state.vae.decoder,
+        "policy": state.sac.actor,
+        "critics": state.sac.critic,
+    }
+    return {name: sum(x.size for x in jax.tree.leaves(params)) for name, params in networks.items()}

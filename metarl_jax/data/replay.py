@@ -1,0 +1,80 @@
+"""A replay of trajectory rows on the device.
+
+A row is `T` consecutive transitions of one lane and always begins with an episode's first step. Rows are
+written in blocks, as a ring; sampling is index arithmetic. The cost of both is independent of the fill level.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from metarl_jax.data import statistics
+from metarl_jax.types import Transition
+
+
+class Vectors(NamedTuple):
+    """The part of a transition that is standardised for the encoder and the decoder."""
+
+    obs: jax.Array
+    action: jax.Array
+    reward: jax.Array
+    next_obs: jax.Array
+
+
+class Replay(NamedTuple):
+    data: Transition
+    """[R, T, ...]"""
+    size: Int[Array, ""]
+    """Rows that hold data: 0 <= row < size."""
+    position: Int[Array, ""]
+    """Row the next block begins at."""
+    moments: statistics.Moments
+    """Of all valid transitions ever inserted, as `Vectors`."""
+
+
+def vectors(transition: Transition) -> Vectors:
+    """The vectors of a transition."""
+    return Vectors(transition.obs, transition.action, transition.reward, transition.next_obs)
+
+
+def num_bytes(example: Transition, num_rows: int, length: int) -> int:
+    """Bytes of a replay of `num_rows` rows of `length` transitions shaped like `example`."""
+    return num_rows * length * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(example))
+
+
+def init(example: Transition, num_rows: int, length: int) -> Replay:
+    """An empty replay for transitions shaped like `example` (no leading axes)."""
+    data = jax.tree.map(lambda x: jnp.zeros((num_rows, length, *x.shape), x.dtype), example)
+    zero = jnp.zeros((), jnp.int32)
+    return Replay(data, zero, zero, statistics.init(vectors(example)))
+
+
+def insert(replay: Replay, rows: Transition) -> Replay:
+    """Write a block of rows [E, T, ...], E <= R; a block that does not fit before the end goes to the start."""
+    num_rows = replay.data.reward.shape[0]
+    block, length = rows.reward.shape
+    start = jnp.where(replay.position + block > num_rows, 0, replay.position)
+    data = jax.tree.map(
+        lambda buffer, new: jax.lax.dynamic_update_slice_in_dim(buffer, new.astype(buffer.dtype), start, 0),
+        replay.data,
+        rows,
+    )
+    flat = jax.tree.map(lambda x: x.reshape(block * length, *x.shape[2:]), (vectors(rows), rows.valid))
+    moments = statistics.merge(replay.moments, flat[0], flat[1].astype(jnp.float32))
+    end = start + block
+    return Replay(data, jnp.maximum(replay.size, end), end, moments)
+
+
+def sample_windows(replay: Replay, key: PRNGKeyArray, n: int, length: int) -> Transition:
+    """Draw `n` windows of `length` consecutive transitions, uniformly over rows and starts.
+
+    Returns:
+      Transition [length, n, ...]: time first, as unrolls want it.
+    """
+    key_row, key_start = jax.random.split(key)
+    row = jax.random.randint(key_row, (n,), 0, replay.size)
+    start = jax.random.randint(key_start, (n,), 0, replay.data.reward.shape[1] - length + 1)
+    time = start + jnp.arange(length)[:, None]
+    return jax.tree.map(lambda x: x[row, time], replay.data)

@@ -1,0 +1,70 @@
+"""Running mean and standard deviation of a pytree of vectors (Chan et al., 1983)."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+
+class Moments(NamedTuple):
+    """Count, mean and sum of squared deviations; the last two are pytrees of [...]."""
+
+    count: Float[Array, ""]
+    mean: Any
+    m2: Any
+
+
+def init(example: PyTree) -> Moments:
+    """No data yet; `example` has the leaves of one datum."""
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), example)
+    return Moments(jnp.zeros(()), zeros, jax.tree.map(jnp.copy, zeros))
+
+
+def merge(moments: Moments, data: PyTree, mask: Float[Array, " n"]) -> Moments:
+    """Add data [n, ...] where mask is 1."""
+    added = jnp.sum(mask)
+    count = moments.count + added
+    safe = jnp.maximum(count, 1.0)
+
+    def leaf(mean, m2, x):
+        weight = mask.reshape(mask.shape + (1,) * (x.ndim - 1))
+        new_mean = jnp.sum(weight * x, 0) / jnp.maximum(added, 1.0)
+        new_m2 = jnp.sum(weight * jnp.square(x - new_mean), 0)
+        delta = new_mean - mean
+        return mean + delta * added / safe, m2 + new_m2 + jnp.square(delta) * moments.count * added / safe
+
+    pairs = jax.tree.map(leaf, moments.mean, moments.m2, data)
+    is_pair = lambda x: isinstance(x, tuple) and not hasattr(x, "_fields")  # noqa: E731
+    mean = jax.tree.map(lambda p: p[0], pairs, is_leaf=is_pair)
+    m2 = jax.tree.map(lambda p: p[1], pairs, is_leaf=is_pair)
+    return Moments(count, mean, m2)
+
+
+class Scale(NamedTuple):
+    """Standardisation: pytrees of mean and standard deviation."""
+
+    mean: Any
+    std: Any
+
+    def apply(self, data: PyTree) -> PyTree:
+        """(data - mean) / std, per leaf."""
+        return jax.tree.map(lambda x, m, s: (x - m) / s, data, self.mean, self.std)
+
+
+def identity(example: PyTree) -> Scale:
+    """Mean 0, standard deviation 1."""
+    return Scale(
+        jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), example),
+        jax.tree.map(lambda x: jnp.ones(x.shape, jnp.float32), example),
+    )
+
+
+def scale(moments: Moments, min_std: float = 1e-3) -> Scale:
+    """The standardisation of all data seen so far; identity while there is none. Constant entries keep scale 1."""
+
+    def std(m2):
+        value = jnp.sqrt(m2 / jnp.maximum(moments.count, 1.0))
+        return jnp.where(value < min_std, 1.0, value)
+
+    return Scale(moments.mean, jax.tree.map(std, moments.m2))

@@ -1,0 +1,190 @@
+"""Soft actor-critic over an observation and a belief, usable alone: `init`, `train_step`, `act`."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from metarl_jax.distributions import tanh_normal_sample
+from metarl_jax.losses import sac as losses
+from metarl_jax.networks.actor_critic import Actor, TwinCritic
+from metarl_jax.types import Metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Soft actor-critic."""
+
+    hidden_sizes: tuple[int, ...] = (300, 300, 300)
+    """Units of each hidden layer of the policy and of both critics."""
+    obs_embedding: int = 32
+    """Size of the observation's embedding; 0: none."""
+    belief_embedding: int = 32
+    """Size of the belief's embedding; 0: none."""
+    layer_norm: bool = False
+    """Layer normalisation in the critics."""
+    learning_rate: float = 3e-4
+    """Adam's step size, for policy, critics and temperature."""
+    batch_size: int = 256
+    """Transitions per update."""
+    discount: float = 0.99
+    """Gamma."""
+    target_rate: float = 0.005
+    """Tau: how far the target critics move per update."""
+    alpha: float = 0.2
+    """Entropy temperature; its initial value if it is learnt."""
+    automatic_entropy_tuning: bool = False
+    """Learn the temperature so that the entropy is minus the number of actions."""
+    reward_scale: float = 1.0
+    """Factor on the reward."""
+    max_grad_norm: float | None = 0.5
+    """Clip each network's gradient at this global norm; None: do not clip."""
+    policy_every: int = 1
+    """Critic updates per policy update."""
+
+
+class Spec(NamedTuple):
+    """Sizes of the vectors."""
+
+    obs_size: int
+    action_size: int
+    belief_size: int = 0
+
+
+class Batch(NamedTuple):
+    """Transitions. `belief` may have size 0."""
+
+    obs: Float[Array, "B O"]
+    belief: Float[Array, "B b"]
+    action: Float[Array, "B A"]
+    reward: Float[Array, " B"]
+    next_obs: Float[Array, "B O"]
+    next_belief: Float[Array, "B b"]
+    terminated: Bool[Array, " B"]
+    weight: Float[Array, " B"]
+    """1, or 0 for a transition that must not count."""
+
+
+class State(NamedTuple):
+    """Parameters and optimiser states."""
+
+    actor: Any
+    critic: Any
+    target_critic: Any
+    log_alpha: jax.Array
+    actor_opt: Any
+    critic_opt: Any
+    alpha_opt: Any
+
+
+def _actor(config: Config, spec: Spec) -> Actor:
+    return Actor(spec.action_size, config.hidden_sizes, config.obs_embedding, config.belief_embedding)
+
+
+def _critic(config: Config) -> TwinCritic:
+    return TwinCritic(config.hidden_sizes, config.obs_embedding, config.belief_embedding, config.layer_norm)
+
+
+def _optimizer(config: Config) -> optax.GradientTransformation:
+    adam = optax.adam(config.learning_rate)
+    return adam if config.max_grad_norm is None else optax.chain(optax.clip_by_global_norm(config.max_grad_norm), adam)
+
+
+def init(key: PRNGKeyArray, config: Config, spec: Spec) -> State:
+    """Fresh parameters."""
+    key_actor, key_critic = jax.random.split(key)
+    obs, belief, action = jnp.zeros(spec.obs_size), jnp.zeros(spec.belief_size), jnp.zeros(spec.action_size)
+    actor = _actor(config, spec).init(key_actor, obs, belief)
+    critic = _critic(config).init(key_critic, obs, belief, action)
+    log_alpha = jnp.log(jnp.asarray(config.alpha))
+    optimizer = _optimizer(config)
+    return State(
+        actor=actor,
+        critic=critic,
+        target_critic=jax.tree.map(jnp.copy, critic),  # a copy, so that both can be donated
+        log_alpha=log_alpha,
+        actor_opt=optimizer.init(actor),
+        critic_opt=optimizer.init(critic),
+        alpha_opt=optax.adam(config.learning_rate).init(log_alpha),
+    )
+
+
+def act(
+    state: State,
+    config: Config,
+    spec: Spec,
+    obs: Float[Array, "... O"],
+    belief: Float[Array, "... b"],
+    key: PRNGKeyArray,
+    explore: bool,
+) -> Float[Array, "... A"]:
+    """Actions in (-1, 1): a sample of the policy, or its mode."""
+    mean, std = _actor(config, spec).apply(state.actor, obs, belief)
+    return tanh_normal_sample(key, mean, std)[0] if explore else jnp.tanh(mean)
+
+
+def q_values(
+    state: State,
+    config: Config,
+    spec: Spec,
+    obs: Float[Array, "... O"],
+    belief: Float[Array, "... b"],
+    action: Float[Array, "... A"],
+) -> Float[Array, "2 ..."]:
+    """Both critics' values."""
+    return _critic(config).apply(state.critic, obs, belief, action)
+
+
+def train_step(
+    state: State, batch: Batch, key: PRNGKeyArray, config: Config, spec: Spec, update_policy: bool = True
+) -> tuple[State, Metrics]:
+    """One critic update and, if `update_policy`, one update of the policy and the temperature.
+
+    The critics move first; the policy then follows the new critics. Beliefs are inputs, not parameters: no
+    gradient reaches whatever made them.
+    """
+    actor, critic, optimizer = _actor(config, spec), _critic(config), _optimizer(config)
+    batch = jax.lax.stop_gradient(batch)
+    key_next, key_policy = jax.random.split(key)
+    alpha = jnp.exp(state.log_alpha)
+
+    next_action, next_log_prob = tanh_normal_sample(
+        key_next, *actor.apply(state.actor, batch.next_obs, batch.next_belief)
+    )
+    next_q = critic.apply(state.target_critic, batch.next_obs, batch.next_belief, next_action)
+    target = losses.soft_target(
+        config.reward_scale * batch.reward, batch.terminated, next_q, next_log_prob, alpha, config.discount
+    )
+
+    def critic_objective(params):
+        q = critic.apply(params, batch.obs, batch.belief, batch.action)
+        return losses.critic_loss(q, target, batch.weight), jnp.mean(q)
+
+    (critic_loss, q_mean), grads = jax.value_and_grad(critic_objective, has_aux=True)(state.critic)
+    updates, critic_opt = optimizer.update(grads, state.critic_opt, state.critic)
+    new_critic = optax.apply_updates(state.critic, updates)
+    state = state._replace(
+        critic=new_critic,
+        critic_opt=critic_opt,
+        target_critic=optax.incremental_update(new_critic, state.target_critic, config.target_rate),
+    )
+    metrics = {"critic_loss": critic_loss, "q": q_mean}
+    if not update_policy:
+        return state, metrics
+
+    def actor_objective(params):
+        action, log_prob = tanh_normal_sample(key_policy, *actor.apply(params, batch.obs, batch.belief))
+        q = critic.apply(state.critic, batch.obs, batch.belief, action)
+        return losses.actor_loss(q, log_prob, alpha, batch.weight), log_prob
+
+    (actor_loss, log_prob), grads = jax.value_and_grad(actor_objective, has_aux=True)(state.actor)
+    updates, actor_opt = optimizer.update(grads, state.actor_opt, state.actor)
+    state = state._replace(actor=optax.apply_updates(state.actor, updates), actor_opt=actor_opt)
+    if config.automatic_entropy_tuning:
+        grad = jax.grad(losses.temperature_loss)(state.log_alpha, log_prob, -float(spec.action_size), batch.weight)
+        update, alpha_opt = optax.adam(config.learning_rate).update(grad, state.alpha_opt)
+        state = state._replace(log_alpha=optax.apply_updates(state.log_alpha, update), alpha_opt=alpha_opt)
+    return state, metrics | {"actor_loss": actor_loss, "entropy": -jnp.mean(log_prob), "alpha": alpha}

@@ -1,0 +1,74 @@
+"""A recurrent encoder whose output is a Gaussian mixture, and the decoders that give it meaning."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from metarl_jax.networks.mlp import MLP
+from metarl_jax.networks.recurrent import GRU
+
+MIN_STD = 1e-3
+
+
+class Mixture(NamedTuple):
+    """q(y) = softmax(logits) and q(z | y = k) = N(mean_k, std_k^2)."""
+
+    logits: Float[Array, "... K"]
+    mean: Float[Array, "... K D"]
+    std: Float[Array, "... K D"]
+
+
+class RecurrentMixtureEncoder(nn.Module):
+    """GRU over context items, then a mixture at every step (MoSS, Fig. 15)."""
+
+    hidden_size: int
+    num_components: int
+    latent_size: int
+
+    def setup(self):
+        self.gru = GRU(self.hidden_size)
+        self.trunk = MLP((self.hidden_size,), activate_final=True)
+        self.head = nn.Dense(self.num_components * (1 + 2 * self.latent_size))
+
+    def __call__(self, carry: Float[Array, "... H"], context: Float[Array, "... C"]):
+        """One step of memory: carry' [..., H], and the mixture after it."""
+        carry = self.gru(carry, context)
+        return carry, self.mixture(carry)
+
+    def project(self, context: Float[Array, "... C"]) -> Float[Array, "... G"]:
+        """The part of a step that does not depend on the memory."""
+        return self.gru.project(context)
+
+    def step(self, carry: Float[Array, "... H"], projected: Float[Array, "... G"]) -> Float[Array, "... H"]:
+        """The memory after one more projected context item."""
+        return self.gru.step(carry, projected)
+
+    def mixture(self, carry: Float[Array, "... H"]) -> Mixture:
+        """What a memory believes."""
+        k, d = self.num_components, self.latent_size
+        logits, mean, std = jnp.split(self.head(self.trunk(carry)), (k, k + k * d), axis=-1)
+        shape = (*carry.shape[:-1], k, d)
+        return Mixture(logits, mean.reshape(shape), nn.softplus(std).reshape(shape) + MIN_STD)
+
+
+class TaskDecoder(nn.Module):
+    """Predict the next observation and the reward of (s, a) under a latent: two independent regressors (Eq. 6)."""
+
+    obs_size: int
+    state_sizes: Sequence[int]
+    reward_sizes: Sequence[int]
+
+    @nn.compact
+    def __call__(
+        self, obs: Float[Array, "... O"], action: Float[Array, "... A"], latent: Float[Array, "... D"]
+    ) -> tuple[Float[Array, "... O"], Float[Array, "..."]]:
+        lead = jnp.broadcast_shapes(obs.shape[:-1], action.shape[:-1], latent.shape[:-1])
+        inputs = [jnp.broadcast_to(x, (*lead, x.shape[-1])) for x in (obs, action, latent)]
+        x: jax.Array = jnp.concatenate(inputs, -1)
+        next_obs = MLP((*self.state_sizes, self.obs_size), name="state")(x)
+        reward = MLP((*self.reward_sizes, 1), name="reward")(x)
+        return next_obs, reward[..., 0]

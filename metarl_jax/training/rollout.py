@@ -1,0 +1,107 @@
+"""Collecting and evaluating: the same loop of act, step and observe for every agent."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from metarl_jax.types import Agent, Environment, Evaluation, Transition
+
+
+class Rollout(NamedTuple):
+    """Consecutive steps of E lanes."""
+
+    transitions: Transition
+    """[T, E, ...]"""
+    description: dict[str, jax.Array]
+    """[T, E, ...] what the agent believed when it acted."""
+    task_changed: Bool[Array, "T E"]
+
+
+def _select(condition: Bool[Array, " E"], new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda x, y: jnp.where(condition.reshape(-1, *(1,) * (x.ndim - 1)), x, y), new, old)
+
+
+def unroll(
+    env: Environment,
+    agent: Agent,
+    agent_state: Any,
+    memory: Any,
+    tasks: Any,
+    key: PRNGKeyArray,
+    num_steps: int,
+    explore: bool,
+    single_episode: bool = False,
+) -> tuple[Any, Rollout]:
+    """Step E = len(tasks) lanes, each from a new episode of its own task, for `num_steps` steps.
+
+    Args:
+      env: an environment with automatic reset.
+      agent: the agent's functions.
+      agent_state: its learning state.
+      memory: [E, ...] what the agent remembers at the start.
+      tasks: [E, ...].
+      key: of resets and actions.
+      num_steps: T.
+      explore: sample actions, or take the policy's mode.
+      single_episode: after a lane's first episode its memory stands still and its rewards are 0. Otherwise
+        another episode of the same task follows, with a blank memory.
+
+    Returns:
+      The memory [E, ...] at the end, and what happened.
+    """
+    num = jax.tree.leaves(tasks)[0].shape[0]
+    key_reset, key_steps = jax.random.split(key)
+    state = jax.vmap(env.reset)(jax.random.split(key_reset, num), tasks)
+    blank = agent.begin(agent_state, num)
+
+    def step(carry, key):
+        state, memory, alive = carry
+        action = agent.act(agent_state, state.obs, memory, key, explore)
+        after = jax.vmap(env.step)(state, action)
+        last = after.terminated | after.truncated
+        transition = Transition(
+            obs=state.obs,
+            action=action,
+            reward=jnp.where(alive, after.reward, 0.0) if single_episode else after.reward,
+            next_obs=after.final_obs,
+            terminated=after.terminated,
+            last=last,
+            valid=~after.metrics["diverged"],
+            task=state.task,
+        )
+        description = agent.describe(agent_state, memory)
+        observed = agent.observe(agent_state, memory, transition)
+        if single_episode:
+            memory, alive = _select(alive, observed, memory), alive & ~last
+        else:
+            memory = _select(last, blank, observed)
+        return (after, memory, alive), Rollout(transition, description, after.metrics["task_changed"])
+
+    alive = jnp.ones(num, bool)
+    (_, memory, _), rollout = jax.lax.scan(step, (state, memory, alive), jax.random.split(key_steps, num_steps))
+    return memory, rollout
+
+
+def first_episode_return(transitions: Transition) -> Float[Array, " E"]:
+    """Undiscounted return of each lane's first episode in [T, E]."""
+    ended_before = jnp.cumsum(transitions.last, 0) - transitions.last > 0
+    return jnp.sum(jnp.where(ended_before, 0.0, transitions.reward), 0)
+
+
+def evaluate(env: Environment, agent: Agent, agent_state: Any, key: PRNGKeyArray, num_episodes: int = 1) -> Evaluation:
+    """Deterministic episodes 1..K on every held-out task, with one memory throughout. See `Evaluation`."""
+    tasks = env.test_tasks
+
+    def episode(memory, key):
+        memory, rollout = unroll(env, agent, agent_state, memory, tasks, key, env.spec.horizon, False, True)
+        return memory, Evaluation(
+            rewards=rollout.transitions.reward,
+            beliefs=rollout.description["belief"],
+            components=rollout.description["component"],
+            task_changed=rollout.task_changed,
+        )
+
+    blank = agent.begin(agent_state, tasks.family.shape[0])
+    return jax.lax.scan(episode, blank, jax.random.split(key, num_episodes))[1]

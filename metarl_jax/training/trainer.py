@@ -1,0 +1,115 @@
+"""A training run as pure functions: collect, insert, learn; evaluate; and the same over a batch of seeds."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from metarl_jax.data import replay
+from metarl_jax.errors import ConfigurationError
+from metarl_jax.training import rollout
+from metarl_jax.types import Agent, Environment, Evaluation, Metrics, Trainer, TrainState, Transition
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Data collection and evaluation."""
+
+    num_envs: int = 32
+    """Environments stepped in parallel; each collects one training task per epoch."""
+    replay_rows: int = 5000
+    """Capacity of the replay, in rows of one horizon each."""
+    initial_episodes: int | None = None
+    """Random episodes before the first epoch; None: one per training task."""
+    eval_episodes: int = 1
+    """Episodes in a row per held-out task; the first is zero-shot."""
+
+
+def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> Trainer:
+    """Assemble a trainer.
+
+    Args:
+      env: one environment.
+      agent: made for `env.spec`.
+      config: sizes.
+      num_seeds: seeds trained at once, by vmap over whole epochs.
+
+    Raises:
+      ConfigurationError: a size is not positive, or the initial data does not fit the replay.
+    """
+    num_train = env.train_tasks.family.shape[0]
+    num_initial = num_train if config.initial_episodes is None else config.initial_episodes
+    for name, value in [("num_envs", config.num_envs), ("initial_episodes", num_initial), ("seeds", num_seeds)]:
+        if value < 1:
+            raise ConfigurationError(f"{name} must be >= 1, got {value}")
+    if config.replay_rows < max(num_initial, config.num_envs):
+        need = max(num_initial, config.num_envs)
+        raise ConfigurationError(f"replay_rows is {config.replay_rows}, but one block of data has {need} rows")
+    horizon = env.spec.horizon
+
+    def collect(agent_state: Any, key: jax.Array, num: int) -> Transition:
+        key_tasks, key_roll = jax.random.split(key)
+        tasks = env.sample_tasks(key_tasks, "train", num)
+        memory = agent.begin(agent_state, num)
+        return rollout.unroll(env, agent, agent_state, memory, tasks, key_roll, horizon, True)[1].transitions
+
+    def rows(transitions: Transition) -> Transition:
+        return jax.tree.map(lambda x: x.swapaxes(0, 1), transitions)
+
+    example = example_transition(env)
+
+    def init(key: jax.Array) -> TrainState:
+        key, key_agent, key_data = jax.random.split(key, 3)
+        agent_state = agent.init(key_agent)
+        data = replay.init(example, config.replay_rows, horizon)
+        data = replay.insert(data, rows(collect(agent_state, key_data, num_initial)))
+        return TrainState(agent_state, data, key, jnp.zeros((), jnp.int32), jnp.asarray(num_initial * horizon))
+
+    def epoch(state: TrainState) -> tuple[TrainState, Metrics]:
+        key, key_data, key_update = jax.random.split(state.key, 3)
+        transitions = collect(state.agent, key_data, config.num_envs)
+        data = replay.insert(state.replay, rows(transitions))
+        agent_state, metrics = agent.update(state.agent, data, key_update)
+        metrics = metrics | {
+            "train_return": jnp.mean(rollout.first_episode_return(transitions)),
+            "diverged": jnp.sum(~transitions.valid),
+            "replay_rows": data.size,
+        }
+        steps = state.env_steps + config.num_envs * horizon
+        return TrainState(agent_state, data, key, state.epoch + 1, steps), metrics
+
+    def evaluate(state: TrainState, key: jax.Array) -> Evaluation:
+        return rollout.evaluate(env, agent, state.agent, key, config.eval_episodes)
+
+    over_seeds = _vmap if num_seeds > 1 else _with_axis
+    return Trainer(
+        num_seeds=num_seeds,
+        init=lambda key: over_seeds(init)(jax.random.split(key, num_seeds)),
+        epoch=over_seeds(epoch),
+        evaluate=lambda state, key: over_seeds(evaluate)(state, jax.random.split(key, num_seeds)),
+        env_steps_per_epoch=config.num_envs * horizon,
+        replay_bytes=num_seeds * replay.num_bytes(example, config.replay_rows, horizon),
+    )
+
+
+_vmap = jax.vmap
+
+
+def _with_axis(function):
+    """`jax.vmap` for a leading axis of size 1, without the batching: XLA runs unbatched programs faster."""
+
+    def wrapped(*args):
+        single = jax.tree.map(lambda x: x[0], args)
+        return jax.tree.map(lambda x: jnp.asarray(x)[None], function(*single))
+
+    return wrapped
+
+
+def example_transition(env: Environment) -> Transition:
+    """A transition of zeros, without leading axes, in the dtypes of `env`."""
+    spec = env.spec
+    task = jax.tree.map(lambda x: jnp.zeros_like(x[0]), env.train_tasks)
+    false = jnp.zeros((), bool)
+    obs, action = jnp.zeros(spec.obs_size), jnp.zeros(spec.action_size)
+    return Transition(obs, action, jnp.zeros(()), jnp.copy(obs), false, false, false, task)
