@@ -171,8 +171,10 @@ def test_ctrl_c_ends_with_a_checkpoint(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("epochs", 0), ("epochs", None), ("minutes", -1.0), ("eval_every", 0), ("save_every", -1.0), ("seeds", 0)]
-    + [("wandb", "p")],
+    [
+        *[("epochs", 0), ("epochs", None), ("minutes", -1.0), ("eval_every", 0)],
+        *[("save_every", -1.0), ("seeds", 0), ("wandb", "p")],
+    ],
 )
 def test_values_out_of_range(name, value, monkeypatch):
     monkeypatch.setattr(loop.importlib.util, "find_spec", lambda name: None)
