@@ -40,7 +40,7 @@ class RunConfig:
     """Go on with the run in this directory. Only epochs, minutes, eval_every and save_every may change."""
     eval_every: int = 1
     """Epochs between evaluations on the held-out tasks."""
-    save_every: float = 120.0
+    save_every: float = 300.0
     """Seconds between checkpoints; a kill loses at most this, and the epoch it interrupts."""
     wandb: str | None = None
     """Project of Weights & Biases that shall receive the metrics too; needs the `wandb` extra."""
