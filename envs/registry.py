@@ -92,11 +92,11 @@ _TIMRL_GOAL = SubTask("goal", "goal", r.cemrl_goal, uniform((-5.0, 5.0)))
 
 
 # (train, test) by preset. The `moss` ranges could not be recovered from any readable source with certainty.
-_OOD_SPEEDS = {
+_OOD_SPEEDS: dict[str, tuple[Ranges, Ranges]] = {
     "moss": (((2.0, 4.0),), ((1.0, 2.0), (4.0, 5.0))),
     "ldm": (((0.0, 0.5), (3.0, 3.5)), ((0.5, 3.0),)),
 }
-_OOD_RADII = {
+_OOD_RADII: dict[str, tuple[Ranges, Ranges]] = {
     "moss": (((0.0, 2.0),), ((2.0, 3.0),)),
     "ldm": (((0.0, 1.0), (2.5, 3.0)), ((1.0, 2.5),)),
 }

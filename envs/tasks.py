@@ -53,8 +53,8 @@ def _from_union(key: jax.Array, ranges: Sequence[Range], n: int) -> jax.Array:
 
 def uniform(*ranges: Range) -> Draw:
     """Scalar specs, uniform over a union of intervals."""
-    ranges = [check_range(*r) for r in ranges]
-    return lambda key, n: _from_union(key, ranges, n)[:, None]
+    checked = [check_range(*r) for r in ranges]
+    return lambda key, n: _from_union(key, checked, n)[:, None]
 
 
 def constant(*spec: float) -> Draw:

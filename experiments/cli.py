@@ -55,7 +55,7 @@ def guarded(command: Callable[[], int]) -> int:
 
 
 def _train(module: Algorithm, argv: list[str]) -> int:
-    compilation.enable_cache()
+    compilation.configure()
     name = Path(module.__file__).stem
     config = configure(module, argv)
     config.run.check()

@@ -67,7 +67,7 @@ def evaluate(config: Config) -> int:
         raise ConfigurationError(f"--episodes must be at least 1, got {config.episodes}")
     if config.json and not Path(config.json).absolute().parent.is_dir():
         raise ConfigurationError(f"--json: there is no directory for {config.json}")
-    compilation.enable_cache()
+    compilation.configure()
     experiment, state, info = load(config.run, config.episodes)
     evaluation = jax.device_get(jax.jit(experiment.trainer.evaluate)(state, jax.random.key(config.seed)))
     returns = np.asarray(evaluation.returns).mean(0)

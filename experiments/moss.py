@@ -13,7 +13,7 @@ from metarl_jax.agents import moss
 from metarl_jax.training import trainer
 from metarl_jax.training.loop import Experiment, RunConfig
 
-_Flat = tyro.conf.arg(prefix_name=False)
+_Flat = tyro.conf.arg(name="")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,9 +19,12 @@ Metrics = dict[str, jax.Array]
 class Task(Protocol):
     """What an environment says of a task: for privileged baselines, negatives of contrastive losses and reports."""
 
-    family: Int[Array, "..."]
-    spec: Float[Array, "... p"]
-    label: Int[Array, "..."]
+    @property
+    def family(self) -> Int[Array, "..."]: ...
+    @property
+    def spec(self) -> Float[Array, "... p"]: ...
+    @property
+    def label(self) -> Int[Array, "..."]: ...
 
 
 class Transition(NamedTuple):
@@ -45,39 +48,59 @@ class Transition(NamedTuple):
 class EnvSpec(Protocol):
     """What the library reads of an environment's spec (see `envs.core.EnvSpec`)."""
 
-    name: str
-    obs_size: int
-    action_size: int
-    task_size: int
-    horizon: int
-    families: tuple[str, ...]
-    subtasks: tuple[str, ...]
-    stationary: bool
+    @property
+    def name(self) -> str: ...
+    @property
+    def obs_size(self) -> int: ...
+    @property
+    def action_size(self) -> int: ...
+    @property
+    def task_size(self) -> int: ...
+    @property
+    def horizon(self) -> int: ...
+    @property
+    def families(self) -> tuple[str, ...]: ...
+    @property
+    def subtasks(self) -> tuple[str, ...]: ...
+    @property
+    def stationary(self) -> bool: ...
 
 
 class EnvState(Protocol):
     """What the library reads of an environment's state (see `envs.core.State`)."""
 
-    obs: jax.Array
-    reward: jax.Array
-    terminated: jax.Array
-    truncated: jax.Array
-    final_obs: jax.Array
-    task: Any
-    metrics: dict[str, jax.Array]
+    @property
+    def obs(self) -> jax.Array: ...
+    @property
+    def reward(self) -> jax.Array: ...
+    @property
+    def terminated(self) -> jax.Array: ...
+    @property
+    def truncated(self) -> jax.Array: ...
+    @property
+    def final_obs(self) -> jax.Array: ...
+    @property
+    def task(self) -> Any: ...
+    @property
+    def metrics(self) -> dict[str, jax.Array]: ...
 
 
 class Environment(Protocol):
     """A NamedTuple of pure functions over one environment; the library vmaps them."""
 
-    spec: EnvSpec
-    train_tasks: Any
-    test_tasks: Any
+    @property
+    def spec(self) -> EnvSpec: ...
+    @property
+    def train_tasks(self) -> Any: ...
+    @property
+    def test_tasks(self) -> Any: ...
 
     def sample_tasks(self, key: PRNGKeyArray, split: str, n: int) -> Any: ...
 
-    reset: Callable[[PRNGKeyArray, Any], Any]
-    step: Callable[[Any, jax.Array], Any]
+    @property
+    def reset(self) -> Callable[[PRNGKeyArray, Any], Any]: ...
+    @property
+    def step(self) -> Callable[[Any, jax.Array], Any]: ...
 
 
 class Agent(NamedTuple):

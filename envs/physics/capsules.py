@@ -57,9 +57,9 @@ def repair_warp() -> None:
         )
         n = plane_normal
         b = capsule_axis - n * wp.dot(n, capsule_axis)
-        length = wp.length(b)
+        length = wp.length(b)  # type: ignore[call-overload]
         b = wp.vec3(1.0, 0.0, 0.0) if length < 1.0e-15 else b / length
         c = wp.cross(n, b)
-        return dist, pos, wp.mat33(n[0], n[1], n[2], b[0], b[1], b[2], c[0], c[1], c[2])
+        return dist, pos, wp.mat33(n[0], n[1], n[2], b[0], b[1], b[2], c[0], c[1], c[2])  # type: ignore[index]
 
     kernels.plane_capsule = plane_capsule

@@ -80,6 +80,7 @@ def make(model: mujoco.MjModel, num_threads: int = 0) -> Physics:
             row,
             vmap_method="broadcast_all",
         )
-        return PhysicsState(*jnp.split(result, ends), state.time + n * model.opt.timestep)
+        qpos, qvel, warmstart = jnp.split(result, ends)
+        return PhysicsState(qpos, qvel, warmstart, state.time + n * model.opt.timestep)
 
     return from_model("native", model, step)

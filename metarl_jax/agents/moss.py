@@ -94,7 +94,7 @@ def validate(config: Config, spec: EnvSpec) -> None:
         if value not in known:
             raise ConfigurationError(f"unknown {name} {value!r}: choose {', '.join(known)}")
     if not 2 <= config.window <= spec.horizon:
-        raise ConfigurationError(f"window must be in [2, {spec.horizon}], the horizon of {spec.name}; got {config.window}")
+        raise ConfigurationError(f"window must be in [2, {spec.horizon}] ({spec.name}'s horizon), got {config.window}")
     per_window = config.window if config.use_trajectory_sample_sac else 1
     if config.pool_windows * per_window < config.sac.batch_size:
         need = -(-config.sac.batch_size // per_window)
@@ -104,7 +104,7 @@ def validate(config: Config, spec: EnvSpec) -> None:
         )
     if config.vae.contrastive_weight and not spec.stationary:
         raise ConfigurationError(
-            f"the contrastive loss needs one task per episode, which {spec.name} does not have: use contrastive_weight=0"
+            f"the contrastive loss needs one task per episode, unlike {spec.name}: use --vae.contrastive_weight=0"
         )
     block = config.sac.policy_every * config.updates_per_pool
     if config.sac_updates % block:
@@ -209,15 +209,18 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         size = config.pool_windows * (config.window if config.use_trajectory_sample_sac else 1)
         batch_size, policy_every = config.sac.batch_size, config.sac.policy_every
 
+        def minibatch(pool: sac.Batch, key: PRNGKeyArray) -> sac.Batch:
+            if batch_size == size:
+                return pool
+            index = jax.random.randint(key, (batch_size,), 0, size)
+            return jax.tree.map(lambda x: x[index], pool)
+
         def updates(sac_state, inputs):
             pool, key = inputs
             for i, key_i in enumerate(jax.random.split(key, policy_every)):
                 key_index, key_train = jax.random.split(key_i)
-                batch = pool
-                if batch_size < size:
-                    index = jax.random.randint(key_index, (batch_size,), 0, size)
-                    batch = jax.tree.map(lambda x: x[index], pool)
                 last = i == policy_every - 1
+                batch = minibatch(pool, key_index)
                 sac_state, metrics = sac.train_step(sac_state, batch, key_train, config.sac, sac_spec, last)
             return sac_state, metrics
 

@@ -8,9 +8,9 @@ from jaxtyping import Array, Float, PyTree
 
 
 class Moments(NamedTuple):
-    """Count, mean and sum of squared deviations; the last two are pytrees of [...]."""
+    """Number of data, mean and sum of squared deviations; the last two are pytrees of [...]."""
 
-    count: Float[Array, ""]
+    num: Float[Array, ""]
     mean: Any
     m2: Any
 
@@ -24,21 +24,21 @@ def init(example: PyTree) -> Moments:
 def merge(moments: Moments, data: PyTree, mask: Float[Array, " n"]) -> Moments:
     """Add data [n, ...] where mask is 1."""
     added = jnp.sum(mask)
-    count = moments.count + added
-    safe = jnp.maximum(count, 1.0)
+    num = moments.num + added
+    safe = jnp.maximum(num, 1.0)
 
     def leaf(mean, m2, x):
         weight = mask.reshape(mask.shape + (1,) * (x.ndim - 1))
         new_mean = jnp.sum(weight * x, 0) / jnp.maximum(added, 1.0)
         new_m2 = jnp.sum(weight * jnp.square(x - new_mean), 0)
         delta = new_mean - mean
-        return mean + delta * added / safe, m2 + new_m2 + jnp.square(delta) * moments.count * added / safe
+        return mean + delta * added / safe, m2 + new_m2 + jnp.square(delta) * moments.num * added / safe
 
     pairs = jax.tree.map(leaf, moments.mean, moments.m2, data)
     is_pair = lambda x: isinstance(x, tuple) and not hasattr(x, "_fields")  # noqa: E731
     mean = jax.tree.map(lambda p: p[0], pairs, is_leaf=is_pair)
     m2 = jax.tree.map(lambda p: p[1], pairs, is_leaf=is_pair)
-    return Moments(count, mean, m2)
+    return Moments(num, mean, m2)
 
 
 class Scale(NamedTuple):
@@ -64,7 +64,7 @@ def scale(moments: Moments, min_std: float = 1e-3) -> Scale:
     """The standardisation of all data seen so far; identity while there is none. Constant entries keep scale 1."""
 
     def std(m2):
-        value = jnp.sqrt(m2 / jnp.maximum(moments.count, 1.0))
+        value = jnp.sqrt(m2 / jnp.maximum(moments.num, 1.0))
         return jnp.where(value < min_std, 1.0, value)
 
     return Scale(moments.mean, jax.tree.map(std, moments.m2))

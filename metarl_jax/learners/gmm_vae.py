@@ -17,7 +17,6 @@ from metarl_jax.networks.mixture import Mixture, RecurrentMixtureEncoder, TaskDe
 from metarl_jax.types import Metrics, Transition
 
 
-
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Recurrent Gaussian-mixture VAE."""
@@ -257,7 +256,7 @@ def _prior(config: Config, q: Mixture, previous: Mixture, fresh: Bool[Array, "T 
 def most_likely(q: Mixture) -> tuple[Float[Array, "... D"], Float[Array, "... D"]]:
     """Mean and standard deviation of the most likely component."""
     k = jnp.argmax(q.logits, -1)[..., None, None]
-    return tuple(jnp.take_along_axis(x, k, -2)[..., 0, :] for x in (q.mean, q.std))
+    return jnp.take_along_axis(q.mean, k, -2)[..., 0, :], jnp.take_along_axis(q.std, k, -2)[..., 0, :]
 
 
 def _contrast(config: Config, windows: Transition, after: Mixture, key: PRNGKeyArray) -> Float[Array, ""]:

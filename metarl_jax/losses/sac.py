@@ -14,7 +14,7 @@ def soft_target(
     alpha: Float[Array, ""] | float,
     discount: float,
 ) -> Float[Array, " B"]:
-    """r + gamma (1 - terminated) (min_i Q_i(s', a') - alpha log pi(a'|s')). Truncation bootstraps: only termination cuts."""
+    """r + gamma (1 - terminated) (min_i Q_i(s', a') - alpha log pi(a'|s')): truncation bootstraps, termination cuts."""
     chex.assert_equal_shape((reward_t, terminated_t, next_log_prob_t, next_q_t[0]))
     next_value = jnp.min(next_q_t, 0) - alpha * next_log_prob_t
     return jax.lax.stop_gradient(reward_t + discount * (1.0 - terminated_t) * next_value)

@@ -1,4 +1,4 @@
-"""Compile once per machine, not once per run."""
+"""How entry points set up JAX: programs compiled once per machine, and a generator that compiles fast."""
 
 import os
 from pathlib import Path
@@ -6,8 +6,19 @@ from pathlib import Path
 import jax
 
 
+def configure() -> None:
+    """Set up JAX for a process that trains or evaluates. Called by entry points only, before anything is traced.
+
+    Random bits come from XLA's own generator: programs that inline Threefry everywhere take two to three times as
+    long to compile. `JAX_DEFAULT_PRNG_IMPL` overrides.
+    """
+    if "JAX_DEFAULT_PRNG_IMPL" not in os.environ:
+        jax.config.update("jax_default_prng_impl", "rbg")
+    enable_cache()
+
+
 def enable_cache() -> Path | None:
-    """Keep compiled programs between runs, in `~/.cache/metarl_jax` by default. Called by entry points only.
+    """Keep compiled programs between runs, in `~/.cache/metarl_jax` by default.
 
     JAX's own variables decide: `JAX_COMPILATION_CACHE_DIR` moves the cache and
     `JAX_ENABLE_COMPILATION_CACHE=false` turns it off. JAX never caches a program that calls back into Python,

@@ -1,0 +1,100 @@
+"""MoSS on environments whose answer is known by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metarl_jax.agents import moss
+from metarl_jax.learners import gmm_vae, sac
+from metarl_jax.training import trainer
+from tests import probes
+
+DISCOUNT = 0.9
+
+CONFIG = moss.Config(
+    vae=gmm_vae.Config(
+        latent_size=2,
+        hidden_size=16,
+        state_decoder_sizes=(16,),
+        reward_decoder_sizes=(16,),
+        decode="trajectory",
+        learning_rate=3e-3,
+        batch_size=32,
+        kl_z_weight=1e-2,
+        contrastive_weight=0.0,
+    ),
+    sac=sac.Config(
+        hidden_sizes=(32, 32),
+        obs_embedding=0,
+        belief_embedding=0,
+        learning_rate=1e-3,
+        batch_size=64,
+        discount=DISCOUNT,
+        target_rate=0.05,
+        alpha=1e-3,
+        max_grad_norm=None,
+    ),
+    standardize_belief=True,
+    window=probes.HORIZON,
+    vae_updates=20,
+    sac_updates=100,
+    pretrain_updates=100,
+    pool_windows=32,
+    updates_per_pool=50,
+)
+
+
+def _train(env: probes.Probe, epochs: int):
+    """The agent, its trained state for one seed, and an evaluation."""
+    agent = moss.make(CONFIG, env.spec)
+    run = trainer.make(env, agent, trainer.Config(num_envs=16, replay_rows=512, initial_episodes=16))
+    epoch = jax.jit(run.epoch, donate_argnums=0)
+    state = jax.jit(run.init)(jax.random.key(0, impl="rbg"))
+    for _ in range(epochs):
+        state, _ = epoch(state)
+    evaluation = jax.jit(run.evaluate)(state, jax.random.key(1, impl="rbg"))
+    return agent, jax.tree.map(lambda x: x[0], state.agent), evaluation
+
+
+def _q_values(agent, state: moss.State) -> np.ndarray:
+    """Q [H, 2, B] of both critics along an episode, at actions over the whole range, for an empty history's belief."""
+    actions = jnp.linspace(-0.9, 0.9, 5)[:, None]
+    belief = agent.begin(state, len(actions)).belief
+    times = jnp.arange(probes.HORIZON) / probes.HORIZON
+    observations = jnp.stack([times, jnp.ones_like(times)], -1)
+    spec = sac.Spec(2, 1, moss.belief_size(CONFIG))
+    return np.asarray(
+        jnp.stack(
+            [
+                sac.q_values(state.sac, CONFIG.sac, spec, jnp.tile(o, (len(actions), 1)), belief, actions)
+                for o in observations
+            ]
+        )
+    )
+
+
+def test_constant_reward_is_worth_its_discounted_sum_through_truncation():
+    agent, state, _ = _train(probes.constant(), 15)
+    np.testing.assert_allclose(_q_values(agent, state), 1 / (1 - DISCOUNT), atol=0.5)
+
+
+def test_delayed_reward_is_discounted_back_and_cut_at_termination():
+    agent, state, _ = _train(probes.delayed(), 15)
+    expected = DISCOUNT ** np.arange(probes.HORIZON - 1, -1, -1.0)
+    np.testing.assert_allclose(_q_values(agent, state).mean((1, 2)), expected, atol=0.08)
+
+
+def test_the_best_action_is_found():
+    *_, evaluation = _train(probes.action(), 15)
+    # A deviation of 0.1 from the best action costs 0.01 per step.
+    assert evaluation.returns.min() > -0.01 * probes.HORIZON
+
+
+@pytest.mark.parametrize("name", ["context", "changing"])
+def test_a_hidden_task_is_inferred_from_one_transition(name):
+    *_, evaluation = _train(probes.ALL[name](), 40)
+    rewards = np.asarray(evaluation.rewards)[0, 0]  # [T, N]
+    blind = {0} if name == "context" else {0, probes.HORIZON // 2}  # nothing can be known at these steps
+    seeing = [t for t in range(probes.HORIZON) if t not in blind]
+    assert rewards[seeing].min() > 0.8, rewards
