@@ -1,0 +1,105 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metarl_jax.data import replay
+from tests.helpers import transitions
+
+ROWS, LENGTH = 5, 6
+EXAMPLE = jax.tree.map(lambda x: x[0, 0], transitions(0, 1, 1))
+TRACES = []
+
+
+@jax.jit
+def insert(state, rows):
+    TRACES.append(rows.reward.shape)
+    return replay.insert(state, rows)
+
+
+sample = jax.jit(replay.sample_windows, static_argnums=(2, 3))
+
+
+def block(ids):
+    """Rows whose reward says where they are: 100 id + time."""
+    rows = transitions(ids[0], len(ids), LENGTH)
+    return rows._replace(reward=100.0 * jnp.asarray(ids)[:, None] + jnp.arange(LENGTH))
+
+
+def ids(state):
+    return (np.asarray(state.data.reward[:, 0]) // 100).astype(int).tolist()
+
+
+def test_ring():
+    state = replay.init(EXAMPLE, ROWS, LENGTH)
+    assert (state.size, state.position) == (0, 0)
+    seen = []
+    for new in ([1, 2], [3, 4], [5, 6], [7, 8], [9, 10]):
+        state = insert(state, block(new))
+        seen.append((ids(state), int(state.size), int(state.position)))
+    assert seen == [
+        ([1, 2, 0, 0, 0], 2, 2),
+        ([1, 2, 3, 4, 0], 4, 4),
+        ([5, 6, 3, 4, 0], 4, 2),  # two rows do not fit behind four
+        ([5, 6, 7, 8, 0], 4, 4),
+        ([9, 10, 7, 8, 0], 4, 2),
+    ]
+    assert TRACES.count((2, LENGTH)) == 1  # whatever the fill level
+    state = insert(state, block([11, 12, 13]))
+    assert (ids(state), int(state.size), int(state.position)) == ([9, 10, 11, 12, 13], 5, 5)
+    state = insert(state, block([14]))
+    assert (ids(state), int(state.size), int(state.position)) == ([14, 10, 11, 12, 13], 5, 1)
+
+
+def test_every_leaf_is_written():
+    state = insert(replay.init(EXAMPLE, ROWS, LENGTH), block([1, 2]))
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[:2], y), state.data, block([1, 2]))
+    assert not state.data.valid[2:].any()
+
+
+def test_moments_are_of_valid_transitions():
+    rows = block([1, 2])
+    rows = rows._replace(valid=rows.valid.at[1, 3:].set(False))
+    state = insert(replay.init(EXAMPLE, ROWS, LENGTH), rows)
+    valid = np.asarray(rows.valid)
+    assert state.moments.num == valid.sum() == 9
+    for mean, x in zip(state.moments.mean, replay.vectors(rows), strict=True):
+        np.testing.assert_allclose(mean, np.asarray(x)[valid].mean(0), rtol=1e-5, atol=1e-6)
+
+
+def test_windows_are_contiguous_and_uniform():
+    state = insert(insert(replay.init(EXAMPLE, ROWS, LENGTH), block([1, 2])), block([3, 4]))
+    length, n = 3, 16_000
+    windows = sample(state, jax.random.key(0), n, length)
+    reward = np.asarray(windows.reward)
+    assert reward.shape == (length, n) and windows.obs.shape == (length, n, 2)
+    np.testing.assert_array_equal(np.diff(reward, axis=0), 1.0)
+    row, start = reward[0] // 100, reward[0] % 100
+    counts = np.array([[np.sum((row == r) & (start == t)) for t in range(LENGTH - length + 1)] for r in (1, 2, 3, 4)])
+    assert counts.sum() == n  # nothing else was drawn: no empty row, no start too late
+    expected = n / counts.size
+    assert np.sum((counts - expected) ** 2 / expected) < 40  # chi-squared with 15 degrees of freedom: p < 1e-3
+    # All leaves come from the same place.
+    match = state.data.obs[(row - 1).astype(int), start.astype(int)]
+    np.testing.assert_array_equal(windows.obs[0], match)
+
+
+def test_a_window_may_be_a_whole_row():
+    state = insert(replay.init(EXAMPLE, ROWS, LENGTH), block([1, 2]))
+    reward = sample(state, jax.random.key(0), 8, LENGTH).reward
+    np.testing.assert_array_equal(reward % 100, np.tile(np.arange(LENGTH)[:, None], 8))
+
+
+def test_bytes():
+    state = replay.init(EXAMPLE, ROWS, LENGTH)
+    assert replay.num_bytes(EXAMPLE, ROWS, LENGTH) == sum(x.nbytes for x in jax.tree.leaves(state.data))
+
+
+def test_an_empty_replay_can_be_donated():
+    donating = jax.jit(replay.insert, donate_argnums=0)
+    assert donating(replay.init(EXAMPLE, ROWS, LENGTH), block([1, 2])).size == 2
+
+
+def test_a_block_larger_than_the_replay_is_refused():
+    with pytest.raises((TypeError, ValueError)):
+        jax.eval_shape(replay.insert, replay.init(EXAMPLE, 1, LENGTH), block([1, 2]))
