@@ -169,11 +169,12 @@ def recorded(monkeypatch, config):
     """The batches that SAC gets, stacked [updates, ...], and the state they were made with."""
     batches = []
 
-    def train_step(state, batch, key, *_):
+    def step(state, batch, *_):
         jax.debug.callback(lambda b: batches.append(b), batch)
-        return state, {"critic_loss": jnp.zeros(())}
+        return state, {"loss": jnp.zeros(())}
 
-    monkeypatch.setattr(moss.sac, "train_step", train_step)
+    monkeypatch.setattr(moss.sac, "critic_step", step)
+    monkeypatch.setattr(moss.sac, "policy_step", step)
     made = moss.make(config, Spec())
     state, _ = jax.jit(made.update)(initial(config), data(), jax.random.key(1))
     jax.effects_barrier()
@@ -201,7 +202,7 @@ def test_sac_learns_from_exact_beliefs(monkeypatch, trajectory, online):
     config = dataclasses.replace(config, sac=dataclasses.replace(config.sac, batch_size=16 if trajectory else 4))
     config = dataclasses.replace(config, sac_reward_normalization=not online)
     batches, state = recorded(monkeypatch, config)
-    assert batches.reward.shape == (2, config.sac.batch_size)
+    assert batches.reward.shape == (4, config.sac.batch_size)  # two of the critics, two of the policy
     row, time = (batches.obs[..., i].astype(int) for i in (0, 1))
     before, after = expected_beliefs(state, config)
     if not online:

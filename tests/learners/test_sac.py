@@ -50,9 +50,9 @@ def initial(config=CONFIG):
     return jax.jit(lambda: sac.init(jax.random.key(0), config, SPEC))()
 
 
-@functools.partial(jax.jit, static_argnums=(3, 4))
-def step(state, batch, key, config=CONFIG, update_policy=True):
-    return sac.train_step(state, batch, key, config, SPEC, update_policy)
+@functools.partial(jax.jit, static_argnums=3)
+def step(state, batch, key, config=CONFIG):
+    return sac.train_step(state, batch, key, config, SPEC)
 
 
 def test_target_moves_by_tau():
@@ -108,10 +108,16 @@ def test_no_gradient_to_beliefs():
     )
 
 
-def test_policy_may_rest():
-    state, _ = step(initial(), batch(), jax.random.key(0), CONFIG, False)
-    assert same(state.actor, initial().actor) and same(state.actor_opt, initial().actor_opt)
-    assert not same(state.critic, initial().critic)
+def test_critics_and_policy_move_apart():
+    critics, policy = (
+        jax.jit(lambda s, f=f: f(s, batch(), jax.random.key(0), CONFIG, SPEC)[0])(initial())
+        for f in (sac.critic_step, sac.policy_step)
+    )
+    names = {"critic", "target_critic", "critic_opt"}
+    for name in sac.State._fields:
+        old = getattr(initial(), name)
+        assert same(getattr(critics, name), old) == (name not in names)
+        assert same(getattr(policy, name), old) == (name not in {"actor", "actor_opt"})
 
 
 def test_weightless_transitions_teach_nothing():
