@@ -9,14 +9,10 @@ Everything is measured side by side: in each of `repeats` rounds every engine ru
 
 import importlib.util
 import json
-import platform
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import jax
@@ -26,6 +22,7 @@ import tyro
 from mujoco.batch import Batch
 
 import envs
+from benchmarks.provenance import provenance
 from envs.physics import models
 
 BENCHMARKS = {"half_cheetah": ("cheetah_vel", "half_cheetah.xml"), "ant": ("ant_goal", "ant.xml")}
@@ -120,27 +117,9 @@ def measure(config: Config, body: str, batch: int) -> list[dict]:
     ]
 
 
-def machine() -> dict:
-    """Where a figure comes from: hardware, versions, commit, command."""
-    cpuinfo = Path("/proc/cpuinfo")
-    names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")] if cpuinfo.exists() else []
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    load = Path("/proc/loadavg")
-    return {
-        "cpu": names[0].split(":")[1].strip() if names else platform.processor(),
-        "cores": len(names) or None,
-        "device": jax.devices()[0].device_kind,
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("jax", "mujoco", "mujoco-mjx", "numpy")},
-        "commit": git.stdout.strip(),
-        "command": "python -m benchmarks.physics " + " ".join(sys.argv[1:]),
-        "load_average": load.read_text().split()[0] if load.exists() else None,
-    }
-
-
 def main(config: Config) -> None:
     """Measure, print a table, write JSON."""
-    info = machine()
+    info = provenance("benchmarks.physics")
     print(
         f"mujoco {mujoco.__version__}, {info['cpu']} x {info['cores']}, {info['device']}, load {info['load_average']}"
     )

@@ -52,7 +52,7 @@ def presets_for(preset: str, env: str, options: tuple[str, ...] = ()) -> Config:
     if preset == "paper":
         agent, data, epochs = presets.paper(env, spec.horizon, spec.stationary)
         return dataclasses.replace(config, agent=agent, data=data, run=RunConfig(epochs=epochs, eval_every=10))
-    agent, data = presets.fast(env, spec.horizon, spec.stationary)
+    agent, data = presets.fast(env, spec.horizon)
     return dataclasses.replace(config, agent=agent, data=data, run=RunConfig(minutes=10.0, eval_every=5))
 
 

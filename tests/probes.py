@@ -64,12 +64,14 @@ RewardFn = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 """(time, action, spec) -> reward."""
 
 
-def _make(name: str, reward_fn: RewardFn, terminates: bool = False, changes_at: int | None = None) -> Probe:
+def _make(
+    name: str, reward_fn: RewardFn, terminates: bool = False, changes_at: int | None = None, clock: bool = True
+) -> Probe:
     sign = jnp.asarray([[1.0], [-1.0]])
     tasks = Task(jnp.zeros(2, jnp.int32), sign, jnp.arange(2))
 
     def observe(time):
-        return jnp.stack([time / HORIZON, jnp.ones(())])
+        return jnp.stack([time / HORIZON if clock else jnp.zeros(()), jnp.ones(())])
 
     def reset(key: jax.Array, task: Task) -> State:
         del key
@@ -98,8 +100,8 @@ def _make(name: str, reward_fn: RewardFn, terminates: bool = False, changes_at: 
 
 
 def constant() -> Probe:
-    """Reward 1 at every step of a truncated episode."""
-    return _make("constant", lambda time, action, spec: jnp.ones(()))
+    """Reward 1 at every step of a truncated episode. No clock: the state after the last step is no new one."""
+    return _make("constant", lambda time, action, spec: jnp.ones(()), clock=False)
 
 
 def delayed() -> Probe:

@@ -215,14 +215,20 @@ def make(config: Config, spec: EnvSpec) -> Agent:
             index = jax.random.randint(key, (batch_size,), 0, size)
             return jax.tree.map(lambda x: x[index], pool)
 
-        def updates(sac_state, inputs):
+        def update(sac_state, inputs):
+            """`policy_every` critic updates, then one policy update."""
             pool, key = inputs
-            for i, key_i in enumerate(jax.random.split(key, policy_every)):
-                key_index, key_train = jax.random.split(key_i)
-                last = i == policy_every - 1
-                batch = minibatch(pool, key_index)
-                sac_state, metrics = sac.train_step(sac_state, batch, key_train, config.sac, sac_spec, last)
-            return sac_state, metrics
+            key_critic, key_index, key_policy = jax.random.split(key, 3)
+
+            def critic_update(sac_state, key):
+                key_index, key = jax.random.split(key)
+                return sac.critic_step(sac_state, minibatch(pool, key_index), key, config.sac, sac_spec)
+
+            keys = jax.random.split(key_critic, policy_every)
+            sac_state, metrics = jax.lax.scan(critic_update, sac_state, keys)
+            batch = minibatch(pool, key_index)
+            sac_state, policy_metrics = sac.policy_step(sac_state, batch, key_policy, config.sac, sac_spec)
+            return sac_state, jax.tree.map(jnp.mean, metrics) | policy_metrics
 
         def epoch_of_pool(state: State, key: PRNGKeyArray):
             key_pool, key_updates = jax.random.split(key)
@@ -233,7 +239,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
                 state = state._replace(belief_scale=scale)
                 pool = pool._replace(belief=scale.apply(pool.belief), next_belief=scale.apply(pool.next_belief))
             keys = jax.random.split(key_updates, config.updates_per_pool)
-            sac_state, metrics = jax.lax.scan(lambda s, k: updates(s, (pool, k)), state.sac, keys)
+            sac_state, metrics = jax.lax.scan(lambda s, k: update(s, (pool, k)), state.sac, keys)
             return state._replace(sac=sac_state), metrics
 
         num_pools = config.sac_updates // (policy_every * config.updates_per_pool)

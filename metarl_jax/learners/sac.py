@@ -1,4 +1,7 @@
-"""Soft actor-critic over an observation and a belief, usable alone: `init`, `train_step`, `act`."""
+"""Soft actor-critic over an observation and a belief, usable alone: `init`, `train_step`, `act`.
+
+`train_step` is `critic_step` and `policy_step`, for callers who want several of the one per one of the other.
+"""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -138,53 +141,54 @@ def q_values(
     return _critic(config).apply(state.critic, obs, belief, action)
 
 
-def train_step(
-    state: State, batch: Batch, key: PRNGKeyArray, config: Config, spec: Spec, update_policy: bool = True
-) -> tuple[State, Metrics]:
-    """One critic update and, if `update_policy`, one update of the policy and the temperature.
+def train_step(state: State, batch: Batch, key: PRNGKeyArray, config: Config, spec: Spec) -> tuple[State, Metrics]:
+    """One update of the critics, then one of the policy and the temperature.
 
-    The critics move first; the policy then follows the new critics. Beliefs are inputs, not parameters: no
-    gradient reaches whatever made them.
+    Beliefs are inputs, not parameters: no gradient reaches whatever made them.
     """
-    actor, critic, optimizer = _actor(config, spec), _critic(config), _optimizer(config)
-    batch = jax.lax.stop_gradient(batch)
-    key_next, key_policy = jax.random.split(key)
-    alpha = jnp.exp(state.log_alpha)
+    key_critic, key_policy = jax.random.split(key)
+    state, critic_metrics = critic_step(state, batch, key_critic, config, spec)
+    state, policy_metrics = policy_step(state, batch, key_policy, config, spec)
+    return state, critic_metrics | policy_metrics
 
-    next_action, next_log_prob = tanh_normal_sample(
-        key_next, *actor.apply(state.actor, batch.next_obs, batch.next_belief)
-    )
+
+def critic_step(state: State, batch: Batch, key: PRNGKeyArray, config: Config, spec: Spec) -> tuple[State, Metrics]:
+    """One Adam step of both critics towards the soft target; the target critics follow."""
+    actor, critic = _actor(config, spec), _critic(config)
+    next_action, next_log_prob = tanh_normal_sample(key, *actor.apply(state.actor, batch.next_obs, batch.next_belief))
     next_q = critic.apply(state.target_critic, batch.next_obs, batch.next_belief, next_action)
+    alpha = jnp.exp(state.log_alpha)
     target = losses.soft_target(
         config.reward_scale * batch.reward, batch.terminated, next_q, next_log_prob, alpha, config.discount
     )
 
-    def critic_objective(params):
+    def objective(params):
         q = critic.apply(params, batch.obs, batch.belief, batch.action)
         return losses.critic_loss(q, target, batch.weight), jnp.mean(q)
 
-    (critic_loss, q_mean), grads = jax.value_and_grad(critic_objective, has_aux=True)(state.critic)
-    updates, critic_opt = optimizer.update(grads, state.critic_opt, state.critic)
-    new_critic = optax.apply_updates(state.critic, updates)
-    state = state._replace(
-        critic=new_critic,
-        critic_opt=critic_opt,
-        target_critic=optax.incremental_update(new_critic, state.target_critic, config.target_rate),
-    )
-    metrics = {"critic_loss": critic_loss, "q": q_mean}
-    if not update_policy:
-        return state, metrics
+    (loss, q_mean), grads = jax.value_and_grad(objective, has_aux=True)(state.critic)
+    updates, critic_opt = _optimizer(config).update(grads, state.critic_opt, state.critic)
+    params = optax.apply_updates(state.critic, updates)
+    target_critic = optax.incremental_update(params, state.target_critic, config.target_rate)
+    state = state._replace(critic=params, critic_opt=critic_opt, target_critic=target_critic)
+    return state, {"critic_loss": loss, "q": q_mean}
 
-    def actor_objective(params):
-        action, log_prob = tanh_normal_sample(key_policy, *actor.apply(params, batch.obs, batch.belief))
+
+def policy_step(state: State, batch: Batch, key: PRNGKeyArray, config: Config, spec: Spec) -> tuple[State, Metrics]:
+    """One Adam step of the policy, and of the temperature if it is learnt."""
+    actor, critic = _actor(config, spec), _critic(config)
+    alpha = jnp.exp(state.log_alpha)
+
+    def objective(params):
+        action, log_prob = tanh_normal_sample(key, *actor.apply(params, batch.obs, batch.belief))
         q = critic.apply(state.critic, batch.obs, batch.belief, action)
         return losses.actor_loss(q, log_prob, alpha, batch.weight), log_prob
 
-    (actor_loss, log_prob), grads = jax.value_and_grad(actor_objective, has_aux=True)(state.actor)
-    updates, actor_opt = optimizer.update(grads, state.actor_opt, state.actor)
+    (loss, log_prob), grads = jax.value_and_grad(objective, has_aux=True)(state.actor)
+    updates, actor_opt = _optimizer(config).update(grads, state.actor_opt, state.actor)
     state = state._replace(actor=optax.apply_updates(state.actor, updates), actor_opt=actor_opt)
     if config.automatic_entropy_tuning:
         grad = jax.grad(losses.temperature_loss)(state.log_alpha, log_prob, -float(spec.action_size), batch.weight)
         update, alpha_opt = optax.adam(config.learning_rate).update(grad, state.alpha_opt)
         state = state._replace(log_alpha=optax.apply_updates(state.log_alpha, update), alpha_opt=alpha_opt)
-    return state, metrics | {"actor_loss": actor_loss, "entropy": -jnp.mean(log_prob), "alpha": alpha}
+    return state, {"actor_loss": loss, "entropy": -jnp.mean(log_prob), "alpha": alpha}

@@ -1,0 +1,28 @@
+"""Where a figure comes from."""
+
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+
+def provenance(module: str) -> dict[str, Any]:
+    """Hardware, versions, commit and command of the running benchmark `module`."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")] if cpuinfo.exists() else []
+    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    load = Path("/proc/loadavg")
+    return {
+        "cpu": names[0].split(":")[1].strip() if names else platform.processor(),
+        "cores": len(names) or None,
+        "device": jax.devices()[0].device_kind,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("jax", "mujoco", "mujoco-mjx", "numpy")},
+        "commit": git.stdout.strip(),
+        "command": " ".join(["python -m", module, *sys.argv[1:]]),
+        "load_average": load.read_text().split()[0] if load.exists() else None,
+    }

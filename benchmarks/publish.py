@@ -1,0 +1,74 @@
+"""Turn run directories into the JSON files that README quotes.
+
+    python -m benchmarks.publish runs/moss-cheetah_vel-* --note "two runs side by side, one core each"
+
+Writes `<algorithm>_<env>_<preset>.json`: per run its configuration, versions, commit and devices, every evaluated
+point of its curve, and its summary.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from benchmarks.provenance import provenance
+from metarl_jax.training.logging import read_metrics
+
+CURVE = (
+    "epoch",
+    "env_steps",
+    "seconds",
+    "train_return",
+    "test_return",
+    "test_return_min",
+    "test_return_by_family",
+    "test_return_by_subtask",
+    "test_component_usage",
+    "test_responsibility_entropy",
+    "test_cluster_purity",
+    "env_steps_per_second",
+    "updates_per_second",
+    "reward_error",
+    "diverged",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What to publish."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Finished run directories of one algorithm, benchmark and preset: one per seed."""
+    note: str = ""
+    """How they were run, for the reader."""
+    out: Path = Path("benchmarks/results")
+    """Folder of the JSON file."""
+
+
+def published(run: Path) -> dict[str, Any]:
+    """One run, without what a reader does not need."""
+    points = [r for r in read_metrics(run / "metrics.jsonl") if r.get("test_return") is not None]
+    return {
+        "config": json.loads((run / "config.json").read_text()),
+        "summary": json.loads((run / "summary.json").read_text()),
+        "curve": [{name: point[name] for name in CURVE if name in point} for point in points],
+    }
+
+
+def main(config: Config) -> None:
+    """Write one file for all runs."""
+    runs = [published(run) for run in config.runs]
+    names = {"_".join((r["config"]["algorithm"], *(r["config"]["config"][k] for k in ("env", "preset")))) for r in runs}
+    if len(names) != 1:
+        raise SystemExit(f"error: runs of different experiments: {', '.join(sorted(names))}")
+    path = config.out / f"{names.pop()}.json"
+    machine = {k: v for k, v in provenance("benchmarks.publish").items() if k in ("cpu", "cores", "device")}
+    path.write_text(json.dumps({"note": config.note, "machine": machine, "runs": runs}, indent=1) + "\n")
+    finals = ", ".join(f"{r['summary']['test_return']:.1f}" for r in runs)
+    print(f"wrote {path}: final test returns {finals}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))
