@@ -126,7 +126,7 @@ class Evaluation(NamedTuple):
     rewards: Float[Array, "K T N"]
     """Zero after the episode's end."""
     beliefs: Float[Array, "K T N b"]
-    """The belief each action was chosen with."""
+    """The belief each action was chosen with (its mean, where the agent acts on samples)."""
     components: Float[Array, "K T N c"]
     """Responsibilities q(y) of the mixture's components at each action; c = 1 where there is no mixture."""
     task_changed: Bool[Array, "K T N"]

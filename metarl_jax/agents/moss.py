@@ -93,6 +93,11 @@ def validate(config: Config, spec: EnvSpec) -> None:
     for name, (value, known) in choices.items():
         if value not in known:
             raise ConfigurationError(f"unknown {name} {value!r}: choose {', '.join(known)}")
+    counts = {name: getattr(config, name) for name in ("sac_updates", "pool_windows", "updates_per_pool")}
+    counts |= {"sac.policy_every": config.sac.policy_every, "vae.decode_samples": config.vae.decode_samples}
+    for name, count in counts.items():
+        if count < 1:
+            raise ConfigurationError(f"{name} must be >= 1, got {count}")
     if not 2 <= config.window <= spec.horizon:
         raise ConfigurationError(f"window must be in [2, {spec.horizon}] ({spec.name}'s horizon), got {config.window}")
     per_window = config.window if config.use_trajectory_sample_sac else 1
@@ -160,7 +165,13 @@ def make(config: Config, spec: EnvSpec) -> Agent:
 
     def describe(state: State, memory: Memory) -> dict[str, jax.Array]:
         q = mixture(state, memory.carry)
-        return {"belief": memory.belief, "component": jax.nn.softmax(q.logits)}
+        belief = memory.belief
+        if config.belief == "sample":  # each action draws its own
+            belief = state.belief_scale.apply(gmm_vae.most_likely(q)[0])
+        return {"belief": belief, "component": jax.nn.softmax(q.logits)}
+
+    def num_vae_updates(state: State) -> Int[Array, ""]:
+        return config.vae_updates + jnp.where(state.num_epochs == 0, config.pretrain_updates, 0)
 
     def train_vae(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
         """An epoch's VAE updates on fresh windows, the first epoch's `pretrain_updates` included."""
@@ -173,9 +184,8 @@ def make(config: Config, spec: EnvSpec) -> Agent:
             return gmm_vae.train_step(vae, windows, key_train, config.vae, vae_spec, scale)
 
         # A loop of variable length, so that pretraining is not compiled a second time.
-        n = config.vae_updates + jnp.where(state.num_epochs == 0, config.pretrain_updates, 0)
         no_metrics = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: body(0, (state.vae, None))[1]))
-        vae, metrics = jax.lax.fori_loop(0, n, body, (state.vae, no_metrics))
+        vae, metrics = jax.lax.fori_loop(0, num_vae_updates(state), body, (state.vae, no_metrics))
         return state._replace(vae=vae, scale=scale), metrics
 
     def make_pool(state: State, replay: Replay, key: PRNGKeyArray) -> sac.Batch:
@@ -250,8 +260,8 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         key_vae, key_sac = jax.random.split(key)
         state, vae_metrics = train_vae(state, replay, key_vae)
         state, sac_metrics = train_sac(state, replay, key_sac)
-        state = state._replace(num_epochs=state.num_epochs + 1)
-        return state, vae_metrics | sac_metrics | {"updates": jnp.asarray(config.sac_updates + config.vae_updates)}
+        updates = num_vae_updates(state) + config.sac_updates
+        return state._replace(num_epochs=state.num_epochs + 1), vae_metrics | sac_metrics | {"updates": updates}
 
     return Agent(init, begin, act, observe, update, describe)
 

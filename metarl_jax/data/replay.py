@@ -47,8 +47,8 @@ def num_bytes(example: Transition, num_rows: int, length: int) -> int:
 def init(example: Transition, num_rows: int, length: int) -> Replay:
     """An empty replay for transitions shaped like `example` (no leading axes)."""
     data = jax.tree.map(lambda x: jnp.zeros((num_rows, length, *x.shape), x.dtype), example)
-    zero = jnp.zeros((), jnp.int32)
-    return Replay(data, zero, zero, statistics.init(vectors(example)))
+    # Two zeros, not one twice: a donated buffer may have only one owner.
+    return Replay(data, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), statistics.init(vectors(example)))
 
 
 def insert(replay: Replay, rows: Transition) -> Replay:

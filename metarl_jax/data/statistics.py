@@ -34,10 +34,9 @@ def merge(moments: Moments, data: PyTree, mask: Float[Array, " n"]) -> Moments:
         delta = new_mean - mean
         return mean + delta * added / safe, m2 + new_m2 + jnp.square(delta) * moments.num * added / safe
 
-    pairs = jax.tree.map(leaf, moments.mean, moments.m2, data)
-    is_pair = lambda x: isinstance(x, tuple) and not hasattr(x, "_fields")  # noqa: E731
-    mean = jax.tree.map(lambda p: p[0], pairs, is_leaf=is_pair)
-    m2 = jax.tree.map(lambda p: p[1], pairs, is_leaf=is_pair)
+    means, structure = jax.tree.flatten(moments.mean)
+    merged = [leaf(*args) for args in zip(means, jax.tree.leaves(moments.m2), jax.tree.leaves(data), strict=True)]
+    mean, m2 = (structure.unflatten(leaves) for leaves in zip(*merged, strict=True))
     return Moments(num, mean, m2)
 
 

@@ -102,7 +102,7 @@ def init(key: PRNGKeyArray, config: Config, spec: Spec) -> State:
     obs, belief, action = jnp.zeros(spec.obs_size), jnp.zeros(spec.belief_size), jnp.zeros(spec.action_size)
     actor = _actor(config, spec).init(key_actor, obs, belief)
     critic = _critic(config).init(key_critic, obs, belief, action)
-    log_alpha = jnp.log(jnp.asarray(config.alpha))
+    log_alpha = jnp.log(jnp.asarray(config.alpha, jnp.float32))
     optimizer = _optimizer(config)
     return State(
         actor=actor,
@@ -154,6 +154,7 @@ def train_step(state: State, batch: Batch, key: PRNGKeyArray, config: Config, sp
 
 def critic_step(state: State, batch: Batch, key: PRNGKeyArray, config: Config, spec: Spec) -> tuple[State, Metrics]:
     """One Adam step of both critics towards the soft target; the target critics follow."""
+    batch = jax.lax.stop_gradient(batch)
     actor, critic = _actor(config, spec), _critic(config)
     next_action, next_log_prob = tanh_normal_sample(key, *actor.apply(state.actor, batch.next_obs, batch.next_belief))
     next_q = critic.apply(state.target_critic, batch.next_obs, batch.next_belief, next_action)
@@ -176,6 +177,7 @@ def critic_step(state: State, batch: Batch, key: PRNGKeyArray, config: Config, s
 
 def policy_step(state: State, batch: Batch, key: PRNGKeyArray, config: Config, spec: Spec) -> tuple[State, Metrics]:
     """One Adam step of the policy, and of the temperature if it is learnt."""
+    batch = jax.lax.stop_gradient(batch)
     actor, critic = _actor(config, spec), _critic(config)
     alpha = jnp.exp(state.log_alpha)
 

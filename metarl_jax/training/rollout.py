@@ -71,13 +71,14 @@ def unroll(
             valid=~after.metrics["diverged"],
             task=state.task,
         )
+        changed = after.metrics["task_changed"] & (alive if single_episode else True)
         description = agent.describe(agent_state, memory)
         observed = agent.observe(agent_state, memory, transition)
         if single_episode:
             memory, alive = _select(alive, observed, memory), alive & ~last
         else:
             memory = _select(last, blank, observed)
-        return (after, memory, alive), Rollout(transition, description, after.metrics["task_changed"])
+        return (after, memory, alive), Rollout(transition, description, changed)
 
     alive = jnp.ones(num, bool)
     (_, memory, _), rollout = jax.lax.scan(step, (state, memory, alive), jax.random.split(key_steps, num_steps))

@@ -40,7 +40,8 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> 
     """
     num_train = env.train_tasks.family.shape[0]
     num_initial = num_train if config.initial_episodes is None else config.initial_episodes
-    for name, value in [("num_envs", config.num_envs), ("initial_episodes", num_initial), ("seeds", num_seeds)]:
+    sizes = {"num_envs": config.num_envs, "initial_episodes": num_initial, "seeds": num_seeds}
+    for name, value in (sizes | {"eval_episodes": config.eval_episodes}).items():
         if value < 1:
             raise ConfigurationError(f"{name} must be >= 1, got {value}")
     if config.replay_rows < max(num_initial, config.num_envs):
