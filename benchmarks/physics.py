@@ -8,6 +8,7 @@ Everything is measured side by side: in each of `repeats` rounds every engine ru
 """
 
 import importlib.util
+import itertools
 import json
 import statistics
 import time
@@ -37,6 +38,8 @@ class Config:
     """Of half_cheetah and ant."""
     engines: tuple[str, ...] = ("native", "mjx", "warp")
     """Engines; warp is skipped where it is not installed."""
+    variants: tuple[str, ...] = ("fast", "reference")
+    """Model variants: fast, and the file as shipped."""
     batches: tuple[int, ...] = (256,)
     """Environments stepped together."""
     steps: int = 100
@@ -47,9 +50,9 @@ class Config:
     """Folder of the JSON file."""
 
 
-def stack(engine: str, body: str, batch: int, steps: int) -> Callable[[], None]:
+def stack(engine: str, body: str, variant: str, batch: int, steps: int) -> Callable[[], None]:
     """`steps` control steps of `batch` environments, observation to auto-reset, as one jitted scan; compiled."""
-    env = envs.make(BENCHMARKS[body][0], engine)
+    env = envs.make(BENCHMARKS[body][0], engine, variant)
     tasks = env.sample_tasks(jax.random.key(0), "train", batch)
     state = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(1), batch), tasks)
     shape = (steps, batch, env.spec.action_size)
@@ -63,9 +66,9 @@ def stack(engine: str, body: str, batch: int, steps: int) -> Callable[[], None]:
     return lambda: jax.block_until_ready(compiled(state, actions))
 
 
-def bare(body: str, batch: int, steps: int) -> Callable[[], None]:
+def bare(body: str, variant: str, batch: int, steps: int) -> Callable[[], None]:
     """The C engine alone: `steps` control steps of `batch` simulations on all CPUs."""
-    model = models.load(BENCHMARKS[body][1])
+    model = models.load(BENCHMARKS[body][1], variant)
     engine = Batch(model, batch)
     rng = np.random.default_rng(0)
     qpos = model.qpos0 + rng.uniform(-0.1, 0.1, (batch, model.nq))
@@ -88,16 +91,20 @@ def seconds(run: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def measure(config: Config, body: str, batch: int) -> list[dict]:
+def measure(config: Config, body: str, variant: str, batch: int) -> list[dict]:
     """One row per engine, and one for the bare C engine."""
-    runs, num_steps, compile_s = {"bare": bare(body, batch, config.steps)}, {"bare": config.steps}, {"bare": 0.0}
+    runs, num_steps, compile_s = (
+        {"bare": bare(body, variant, batch, config.steps)},
+        {"bare": config.steps},
+        {"bare": 0.0},
+    )
     for engine in config.engines:
         if engine == "warp" and importlib.util.find_spec("warp") is None:
             continue
         slow = engine in SLOW_ON_CPU and jax.default_backend() == "cpu"
         num_steps[engine] = max(1, config.steps // 20) if slow else config.steps
         start = time.perf_counter()
-        runs[engine] = stack(engine, body, batch, num_steps[engine])
+        runs[engine] = stack(engine, body, variant, batch, num_steps[engine])
         compile_s[engine] = time.perf_counter() - start
     for run in runs.values():
         run()
@@ -107,6 +114,7 @@ def measure(config: Config, body: str, batch: int) -> list[dict]:
     return [
         {
             "body": body,
+            "variant": variant,
             "engine": name,
             "batch": batch,
             "env_steps_per_s": statistics.median(r[name] for r in rounds),
@@ -123,17 +131,16 @@ def main(config: Config) -> None:
     print(
         f"mujoco {mujoco.__version__}, {info['cpu']} x {info['cores']}, {info['device']}, load {info['load_average']}"
     )
-    print(f"{'body':14}{'engine':8}{'batch':>7}{'env steps/s':>13}{'of bare':>9}{'compile s':>11}")
+    print(f"{'body':14}{'variant':11}{'engine':8}{'batch':>7}{'env steps/s':>13}{'of bare':>9}{'compile s':>11}")
     rows = []
-    for body in config.bodies:
-        for batch in config.batches:
-            for row in measure(config, body, batch):
-                rows.append(row)
-                print(
-                    f"{body:14}{row['engine']:8}{batch:7d}{row['env_steps_per_s']:13.0f}"
-                    f"{row['ratio_to_bare']:9.3f}{row['compile_s']:11.1f}",
-                    flush=True,
-                )
+    for body, variant, batch in itertools.product(config.bodies, config.variants, config.batches):
+        for row in measure(config, body, variant, batch):
+            rows.append(row)
+            print(
+                f"{body:14}{variant:11}{row['engine']:8}{batch:7d}{row['env_steps_per_s']:13.0f}"
+                f"{row['ratio_to_bare']:9.3f}{row['compile_s']:11.1f}",
+                flush=True,
+            )
     config.out.mkdir(parents=True, exist_ok=True)
     path = config.out / f"physics_{jax.default_backend()}.json"
     path.write_text(json.dumps({"machine": info, "results": rows}, indent=2) + "\n")

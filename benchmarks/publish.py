@@ -50,8 +50,10 @@ class Config:
 def published(run: Path) -> dict[str, Any]:
     """One run, without what a reader does not need."""
     points = [r for r in read_metrics(run / "metrics.jsonl") if r.get("test_return") is not None]
+    config = json.loads((run / "config.json").read_text())
+    config["config"]["run"]["run_dir"] = None  # says nothing on another machine
     return {
-        "config": json.loads((run / "config.json").read_text()),
+        "config": config,
         "summary": json.loads((run / "summary.json").read_text()),
         "curve": [{name: point[name] for name in CURVE if name in point} for point in points],
     }

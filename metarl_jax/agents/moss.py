@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from metarl_jax.data import statistics
 from metarl_jax.data.replay import Replay, Vectors, sample_windows
@@ -29,6 +29,9 @@ class Config:
     `mixture`: responsibilities, means and standard deviations of all; `sample`: a posterior sample (ablation)."""
     online_inference: bool = True
     """Update the belief at every step; False: only between episodes (ablation)."""
+    retain_hidden: bool = True
+    """Keep the encoder's memory for the whole episode; False: the belief follows from the last `window` steps alone,
+    read anew at every step (the reference's code; `window` times the work)."""
     standardize_belief: bool = False
     """Standardise the belief for the policy with the statistics of the newest pool (which should be large)."""
     sac_reward_normalization: bool = False
@@ -67,6 +70,10 @@ class Memory(NamedTuple):
     carry: Float[Array, "n H"]
     belief: Float[Array, "n b"]
     """Standardised, as the policy sees it."""
+    recent: Float[Array, "n W C"]
+    """The last context items, newest last; W = 0 if the memory is retained."""
+    present: Bool[Array, "n W"]
+    """Which of them hold an item."""
 
 
 def belief_size(config: Config) -> int:
@@ -147,7 +154,23 @@ def make(config: Config, spec: EnvSpec) -> Agent:
 
     def begin(state: State, n: int) -> Memory:
         carry = gmm_vae.begin(config.vae, vae_spec, (n,))
-        return Memory(carry, read(state, mixture(state, carry), jax.random.key(0)))
+        width = 0 if config.retain_hidden else config.window
+        recent = jnp.zeros((n, width, 2 * spec.obs_size + spec.action_size + 1))
+        belief = read(state, mixture(state, carry), jax.random.key(0))
+        return Memory(carry, belief, recent, jnp.zeros((n, width), bool))
+
+    def remember(state: State, memory: Memory, transition: Transition) -> Memory:
+        """The memory with its carry, but not yet its belief, after `transition`."""
+        encoder = state.vae.encoder
+        if config.retain_hidden:
+            return memory._replace(
+                carry=gmm_vae.step(encoder, config.vae, vae_spec, state.scale, memory.carry, transition)
+            )
+        item = gmm_vae.context(state.scale, transition)
+        recent = jnp.concatenate([memory.recent[:, 1:], item[:, None]], 1)
+        present = jnp.concatenate([memory.present[:, 1:], transition.valid[:, None]], 1)
+        carry = gmm_vae.recall(encoder, config.vae, vae_spec, recent, present)
+        return memory._replace(carry=carry, recent=recent, present=present)
 
     def act(state: State, obs: jax.Array, memory: Memory, key: PRNGKeyArray, explore: bool) -> jax.Array:
         belief = memory.belief
@@ -157,11 +180,11 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         return sac.act(state.sac, config.sac, sac_spec, obs, belief, key, explore)
 
     def observe(state: State, memory: Memory, transition: Transition) -> Memory:
-        carry = gmm_vae.step(state.vae.encoder, config.vae, vae_spec, state.scale, memory.carry, transition)
-        belief = read(state, mixture(state, carry), jax.random.key(0))
+        memory = remember(state, memory, transition)
+        belief = read(state, mixture(state, memory.carry), jax.random.key(0))
         if not config.online_inference:
             belief = jnp.where(transition.last[:, None], belief, memory.belief)
-        return Memory(carry, belief)
+        return memory._replace(belief=belief)
 
     def describe(state: State, memory: Memory) -> dict[str, jax.Array]:
         q = mixture(state, memory.carry)

@@ -158,6 +158,19 @@ def step(
     return _advance(encoder, config, spec, carry, projected, transition.valid)
 
 
+def recall(
+    encoder: Any, config: Config, spec: Spec, items: Float[Array, "n W C"], present: Bool[Array, "n W"]
+) -> Float[Array, "n H"]:
+    """The memories of the last W context items alone, read from an empty memory; absent items are skipped."""
+    projected = _project(encoder, config, spec, items)
+    empty = begin(config, spec, present.shape[:1])
+
+    def scan(carry, inputs):
+        return _advance(encoder, config, spec, carry, *inputs), None
+
+    return jax.lax.scan(scan, empty, (projected.swapaxes(0, 1), present.T))[0]
+
+
 def mixture(encoder: Any, config: Config, spec: Spec, carry: Float[Array, "... H"]) -> Mixture:
     """What a memory believes."""
     return _encoder(config, spec).apply(encoder, carry, method="mixture")

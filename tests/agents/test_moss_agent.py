@@ -331,6 +331,24 @@ def test_offline_inference_waits_for_the_episode_s_end():
     np.testing.assert_array_equal(later.belief[0], after.belief[0])  # what the first episode told stays
 
 
+def test_without_a_retained_memory_the_belief_follows_from_the_last_window_alone():
+    config = with_(retain_hidden=False, window=3)
+    retained, windowed = functions(CONFIG), functions(config)
+    state = initial(CONFIG)
+    steps = transitions(7, 5, N)
+    steps = steps._replace(valid=steps.valid.at[1, 2].set(False))
+
+    def carry(functions, first, n):
+        memory = functions[0](state, N)
+        for t in range(first, n):
+            memory = functions[2](state, memory, jax.tree.map(lambda x, t=t: x[t], steps))
+        return memory.carry
+
+    np.testing.assert_allclose(carry(windowed, 0, 3), carry(retained, 0, 3), atol=1e-6)
+    np.testing.assert_allclose(carry(windowed, 0, 5), carry(retained, 2, 5), atol=1e-6)
+    assert np.abs(carry(windowed, 0, 5) - carry(retained, 0, 5)).max() > 1e-3
+
+
 # Errors
 
 
