@@ -41,11 +41,11 @@ class Config:
     vae_updates: int = 128
     """VAE updates per epoch."""
     sac_updates: int = 2048
-    """SAC updates per epoch."""
+    """SAC updates per epoch; 0 learns to infer tasks alone."""
     pretrain_updates: int = 0
     """Further VAE updates in the first epoch, before its SAC updates."""
     use_trajectory_sample_sac: bool = True
-    """SAC learns from all steps of a window; False: only from its last."""
+    """SAC learns from all steps of a window; False: only from its last, which is any step of an episode."""
     pool_windows: int = 4
     """Windows whose beliefs are computed together, for the next `updates_per_pool` SAC updates."""
     updates_per_pool: int = 1
@@ -100,7 +100,7 @@ def validate(config: Config, spec: EnvSpec) -> None:
     for name, (value, known) in choices.items():
         if value not in known:
             raise ConfigurationError(f"unknown {name} {value!r}: choose {', '.join(known)}")
-    counts = {name: getattr(config, name) for name in ("sac_updates", "pool_windows", "updates_per_pool")}
+    counts = {name: getattr(config, name) for name in ("pool_windows", "updates_per_pool")}
     counts |= {"sac.policy_every": config.sac.policy_every, "vae.decode_samples": config.vae.decode_samples}
     for name, count in counts.items():
         if count < 1:
@@ -214,7 +214,8 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     def make_pool(state: State, replay: Replay, key: PRNGKeyArray) -> sac.Batch:
         """Transitions [P, ...] of fresh windows with the beliefs of the current encoder; beliefs not standardised."""
         key_sample, key_before, key_after = jax.random.split(key, 3)
-        windows = sample_windows(replay, key_sample, config.pool_windows, config.window)
+        last_only = not config.use_trajectory_sample_sac
+        windows = sample_windows(replay, key_sample, config.pool_windows, config.window, any_last_step=last_only)
         beliefs = gmm_vae.infer(state.vae.encoder, config.vae, vae_spec, state.scale, windows)
         before = belief_vector(config, beliefs.before, key_before)
         after = belief_vector(config, beliefs.after, key_after)
@@ -233,12 +234,14 @@ def make(config: Config, spec: EnvSpec) -> Agent:
             terminated=windows.terminated,
             weight=windows.valid.astype(jnp.float32),
         )
-        if not config.use_trajectory_sample_sac:
+        if last_only:
             return jax.tree.map(lambda x: x[-1], batch)
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
 
     def train_sac(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
         """All SAC updates of an epoch: pools of relabelled windows, minibatches from each."""
+        if not config.sac_updates:
+            return state, {}
         size = config.pool_windows * (config.window if config.use_trajectory_sample_sac else 1)
         batch_size, policy_every = config.sac.batch_size, config.sac.policy_every
 

@@ -67,14 +67,24 @@ def insert(replay: Replay, rows: Transition) -> Replay:
     return Replay(data, jnp.maximum(replay.size, end), end, moments)
 
 
-def sample_windows(replay: Replay, key: PRNGKeyArray, n: int, length: int) -> Transition:
+def sample_windows(replay: Replay, key: PRNGKeyArray, n: int, length: int, any_last_step: bool = False) -> Transition:
     """Draw `n` windows of `length` consecutive transitions, uniformly over rows and starts.
+
+    Args:
+      replay: not empty.
+      key: of the draw.
+      n: number of windows.
+      length: of each; at most that of a row.
+      any_last_step: draw the last step uniformly over the whole row instead. A window that would begin before its
+        row then starts with invalid steps, and repeats the row's first transition in them.
 
     Returns:
       Transition [length, n, ...]: time first, as unrolls want it.
     """
     key_row, key_start = jax.random.split(key)
     row = jax.random.randint(key_row, (n,), 0, replay.size)
-    start = jax.random.randint(key_start, (n,), 0, replay.data.reward.shape[1] - length + 1)
+    earliest = 1 - length if any_last_step else 0
+    start = jax.random.randint(key_start, (n,), earliest, replay.data.reward.shape[1] - length + 1)
     time = start + jnp.arange(length)[:, None]
-    return jax.tree.map(lambda x: x[row, time], replay.data)
+    windows = jax.tree.map(lambda x: x[row, jnp.maximum(time, 0)], replay.data)
+    return windows._replace(valid=windows.valid & (time >= 0), last=windows.last & (time >= 0))

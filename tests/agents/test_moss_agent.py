@@ -194,7 +194,7 @@ def expected_beliefs(state, config):
     return [np.asarray(state.belief_scale.apply(x)).swapaxes(0, 1) for x in vectors]
 
 
-@pytest.mark.parametrize(("trajectory", "online"), [(True, True), (False, False)])
+@pytest.mark.parametrize(("trajectory", "online"), [(True, True), (False, True), (False, False)])
 def test_sac_learns_from_exact_beliefs(monkeypatch, trajectory, online):
     """Every transition comes with the belief before it and, at s', the one after it; with ablations, what they say."""
     config = dataclasses.replace(ONLY_SAC, use_trajectory_sample_sac=trajectory, online_inference=online)
@@ -206,7 +206,7 @@ def test_sac_learns_from_exact_beliefs(monkeypatch, trajectory, online):
     row, time = (batches.obs[..., i].astype(int) for i in (0, 1))
     before, after = expected_beliefs(state, config)
     if not online:
-        before = after = np.broadcast_to(after[:, -1:], after.shape)
+        before = after = np.broadcast_to(after[:, -1:], after.shape) if trajectory else after
     np.testing.assert_allclose(batches.belief, before[row, time], atol=1e-5)
     np.testing.assert_allclose(batches.next_belief, after[row, time], atol=1e-5)
     rows = jax.tree.map(np.asarray, data().data)
@@ -221,7 +221,7 @@ def test_sac_learns_from_exact_beliefs(monkeypatch, trajectory, online):
     if trajectory:
         assert len(np.unique(time)) == HORIZON
     else:
-        assert (time == HORIZON - 1).all()
+        assert len(np.unique(time)) > 2  # the last step of a window is any step of an episode
 
 
 # Acting

@@ -17,7 +17,7 @@ def insert(state, rows):
     return replay.insert(state, rows)
 
 
-sample = jax.jit(replay.sample_windows, static_argnums=(2, 3))
+sample = jax.jit(replay.sample_windows, static_argnums=(2, 3, 4))
 
 
 def block(ids):
@@ -88,6 +88,20 @@ def test_a_window_may_be_a_whole_row():
     state = insert(replay.init(EXAMPLE, ROWS, LENGTH), block([1, 2]))
     reward = sample(state, jax.random.key(0), 8, LENGTH).reward
     np.testing.assert_array_equal(reward % 100, np.tile(np.arange(LENGTH)[:, None], 8))
+
+
+def test_windows_that_end_anywhere_begin_with_invalid_steps():
+    state = insert(replay.init(EXAMPLE, ROWS, LENGTH), block([1, 2]))
+    length, n = 3, 8_000
+    windows = jax.tree.map(np.asarray, sample(state, jax.random.key(0), n, length, True))
+    end = windows.reward[-1] % 100
+    counts = np.bincount(end.astype(int), minlength=LENGTH)
+    assert np.all(np.abs(counts - n / LENGTH) < 5 * np.sqrt(n / LENGTH))
+    time = end + np.arange(1 - length, 1)[:, None]
+    np.testing.assert_array_equal(windows.reward % 100, np.maximum(time, 0))
+    row = (windows.reward[0] // 100).astype(int) - 1
+    valid = np.asarray(state.data.valid)[row, np.maximum(time, 0).astype(int)]
+    np.testing.assert_array_equal(windows.valid, (time >= 0) & valid)
 
 
 def test_bytes():
