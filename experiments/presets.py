@@ -38,7 +38,7 @@ def paper(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, traine
     return agent, trainer.Config(num_envs=tasks_per_epoch, replay_rows=20_000), epochs
 
 
-STEPS_PER_EPOCH = 5_000
+STEPS_PER_EPOCH = 8_000
 """Env steps that `fast` collects per epoch."""
 
 FIXED_TEMPERATURE = ("cheetah_vel", "cheetah_vel_ood", "cheetah_vel_nonstat", *MIXTURES)
@@ -84,10 +84,10 @@ def fast(env: str, horizon: int) -> tuple[moss.Config, trainer.Config]:
         standardize_belief=True,
         window=horizon,
         vae_updates=32,
-        sac_updates=2_400,
+        sac_updates=1_600,
         pretrain_updates=400,
-        pool_windows=max(1, 51_200 // horizon),
-        updates_per_pool=1_200,
+        pool_windows=max(1, 102_400 // horizon),
+        updates_per_pool=800,
     )
     data = trainer.Config(
         num_envs=max(10, STEPS_PER_EPOCH // horizon),
