@@ -38,7 +38,7 @@ def paper(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, traine
     return agent, trainer.Config(num_envs=tasks_per_epoch, replay_rows=20_000), epochs
 
 
-STEPS_PER_EPOCH = 8_000
+STEPS_PER_EPOCH = 5_000
 """Env steps that `fast` collects per epoch."""
 
 FIXED_TEMPERATURE = ("cheetah_vel", "cheetah_vel_ood", "cheetah_vel_nonstat", *MIXTURES)
