@@ -332,7 +332,7 @@ def test_offline_inference_waits_for_the_episode_s_end():
 
 
 def test_without_a_retained_memory_the_belief_follows_from_the_last_window_alone():
-    config = with_(retain_hidden=False, window=3)
+    config = with_(retain_hidden=False, window=3, pool_windows=6)
     retained, windowed = functions(CONFIG), functions(config)
     state = initial(CONFIG)
     steps = transitions(7, 5, N)
