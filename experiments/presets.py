@@ -83,7 +83,7 @@ def fast(env: str, horizon: int) -> tuple[moss.Config, trainer.Config]:
         belief="component" if k == 1 else "mixture",
         standardize_belief=True,
         window=horizon,
-        vae_updates=32,
+        vae_updates=max(16, 6_400 // horizon),  # an unroll takes as long as its window
         sac_updates=1_600,
         pretrain_updates=400,
         pool_windows=max(1, 102_400 // horizon),

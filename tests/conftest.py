@@ -6,5 +6,7 @@ from pathlib import Path
 
 # Programs compiled by one run are reused by the next: MJX alone takes 20 s per model.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "metarl_jax_test_cache"))
+# Entry points switch the whole process to a generator whose numbers under vmap are not those of each key alone.
+os.environ.setdefault("JAX_DEFAULT_PRNG_IMPL", "threefry2x32")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")

@@ -10,7 +10,8 @@ def configure() -> None:
     """Set up JAX for a process that trains or evaluates. Called by entry points only, before anything is traced.
 
     Random bits come from XLA's own generator: programs that inline Threefry everywhere take two to three times as
-    long to compile. `JAX_DEFAULT_PRNG_IMPL` overrides.
+    long to compile. Its numbers under vmap are not those of each key alone, so a seed among several is another run
+    than that seed by itself. `JAX_DEFAULT_PRNG_IMPL` overrides.
     """
     if "JAX_DEFAULT_PRNG_IMPL" not in os.environ:
         jax.config.update("jax_default_prng_impl", "rbg")
