@@ -36,7 +36,7 @@ def merge(moments: Moments, data: PyTree, mask: Float[Array, " n"]) -> Moments:
 
     means, structure = jax.tree.flatten(moments.mean)
     merged = [leaf(*args) for args in zip(means, jax.tree.leaves(moments.m2), jax.tree.leaves(data), strict=True)]
-    mean, m2 = (structure.unflatten(leaves) for leaves in zip(*merged, strict=True))
+    mean, m2 = (jax.tree.unflatten(structure, leaves) for leaves in zip(*merged, strict=True))
     return Moments(num, mean, m2)
 
 
