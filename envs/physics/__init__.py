@@ -1,6 +1,7 @@
 """Physics engines by name."""
 
 import importlib.util
+import warnings
 
 import jax
 
@@ -29,9 +30,11 @@ def resolve(engine: str = "auto", device: str | None = None) -> str:
         raise ConfigurationError(
             "physics engine 'warp' needs warp-lang: pip install 'metarl-jax[warp]', or --physics=native"
         )
+    device = device or jax.default_backend()
+    if engine == "mjx" and device == "cpu":
+        warnings.warn("mjx is several times slower than native on a CPU: use --physics=native", stacklevel=2)
     if engine != "auto":
         return engine
-    device = device or jax.default_backend()
     if device == "cpu":
         return "native"
     return "warp" if device in ("gpu", "cuda") and has_warp else "mjx"
