@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from metarl_jax.distributions import tanh_normal_sample
+from metarl_jax.learners.optimizers import adam
 from metarl_jax.losses import sac as losses
 from metarl_jax.networks.actor_critic import Actor, TwinCritic
 from metarl_jax.types import Metrics
@@ -91,11 +92,6 @@ def _critic(config: Config) -> TwinCritic:
     return TwinCritic(config.hidden_sizes, config.obs_embedding, config.belief_embedding, config.layer_norm)
 
 
-def _optimizer(config: Config) -> optax.GradientTransformation:
-    adam = optax.adam(config.learning_rate)
-    return adam if config.max_grad_norm is None else optax.chain(optax.clip_by_global_norm(config.max_grad_norm), adam)
-
-
 def init(key: PRNGKeyArray, config: Config, spec: Spec) -> State:
     """Fresh parameters."""
     key_actor, key_critic = jax.random.split(key)
@@ -103,7 +99,7 @@ def init(key: PRNGKeyArray, config: Config, spec: Spec) -> State:
     actor = _actor(config, spec).init(key_actor, obs, belief)
     critic = _critic(config).init(key_critic, obs, belief, action)
     log_alpha = jnp.log(jnp.asarray(config.alpha, jnp.float32))
-    optimizer = _optimizer(config)
+    optimizer = adam(config.learning_rate, config.max_grad_norm)
     return State(
         actor=actor,
         critic=critic,
@@ -168,7 +164,7 @@ def critic_step(state: State, batch: Batch, key: PRNGKeyArray, config: Config, s
         return losses.critic_loss(q, target, batch.weight), jnp.mean(q)
 
     (loss, q_mean), grads = jax.value_and_grad(objective, has_aux=True)(state.critic)
-    updates, critic_opt = _optimizer(config).update(grads, state.critic_opt, state.critic)
+    updates, critic_opt = adam(config.learning_rate, config.max_grad_norm).update(grads, state.critic_opt, state.critic)
     params = optax.apply_updates(state.critic, updates)
     target_critic = optax.incremental_update(params, state.target_critic, config.target_rate)
     state = state._replace(critic=params, critic_opt=critic_opt, target_critic=target_critic)
@@ -187,7 +183,7 @@ def policy_step(state: State, batch: Batch, key: PRNGKeyArray, config: Config, s
         return losses.actor_loss(q, log_prob, alpha, batch.weight), log_prob
 
     (loss, log_prob), grads = jax.value_and_grad(objective, has_aux=True)(state.actor)
-    updates, actor_opt = _optimizer(config).update(grads, state.actor_opt, state.actor)
+    updates, actor_opt = adam(config.learning_rate, config.max_grad_norm).update(grads, state.actor_opt, state.actor)
     state = state._replace(actor=optax.apply_updates(state.actor, updates), actor_opt=actor_opt)
     if config.automatic_entropy_tuning:
         grad = jax.grad(losses.temperature_loss)(state.log_alpha, log_prob, -float(spec.action_size), batch.weight)
