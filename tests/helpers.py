@@ -11,26 +11,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from envs.core import EnvSpec, Task
 from metarl_jax.types import Agent, Transition
 
 HORIZON = 6
 
 
-class Task(NamedTuple):
-    family: Any
-    spec: Any
-    label: Any
+def spec(name: str, **sizes: Any) -> EnvSpec:
+    """The spec of an environment without physics: one number per observation, action and task, unless told."""
+    default = EnvSpec(name, 1, 1, 1, HORIZON, 1.0, ("one",), ("one",), engine="none", variant="none")
+    return default._replace(**sizes)
 
 
-class Spec(NamedTuple):
-    name: str = "known"
-    obs_size: int = 2
-    action_size: int = 1
-    task_size: int = 2
-    horizon: int = HORIZON
-    families: tuple[str, ...] = ("terminates", "truncates")
-    subtasks: tuple[str, ...] = ("terminates", "truncates")
-    stationary: bool = True
+_KINDS = ("terminates", "truncates")
+SPEC = spec("known", obs_size=2, task_size=2, families=_KINDS, subtasks=_KINDS)
 
 
 class State(NamedTuple):
@@ -46,7 +40,7 @@ class State(NamedTuple):
 
 
 class Environment(NamedTuple):
-    spec: Spec
+    spec: EnvSpec
     train_tasks: Task
     test_tasks: Task
     reset: Any
@@ -98,7 +92,7 @@ def environment(entries: list | None = None) -> Environment:
             key=key,
         )
 
-    return Environment(Spec(), TRAIN, TEST, reset, step)
+    return Environment(SPEC, TRAIN, TEST, reset, step)
 
 
 class Memory(NamedTuple):

@@ -15,24 +15,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from envs.core import EnvSpec, Task
+from tests.helpers import spec
+
 HORIZON = 8
-
-
-class Task(NamedTuple):
-    family: jax.Array
-    spec: jax.Array
-    label: jax.Array
-
-
-class Spec(NamedTuple):
-    name: str
-    obs_size: int = 2
-    action_size: int = 1
-    task_size: int = 1
-    horizon: int = HORIZON
-    families: tuple[str, ...] = ("probe",)
-    subtasks: tuple[str, ...] = ("plus", "minus")
-    stationary: bool = True
 
 
 class State(NamedTuple):
@@ -49,7 +35,7 @@ class State(NamedTuple):
 class Probe(NamedTuple):
     """An environment of the library's protocol."""
 
-    spec: Spec
+    spec: EnvSpec
     train_tasks: Task
     test_tasks: Task
     reset: Callable[[jax.Array, Task], State]
@@ -96,7 +82,8 @@ def _make(
             metrics=state.metrics | {"task_changed": changed},
         )
 
-    return Probe(Spec(name, stationary=changes_at is None), tasks, tasks, reset, step)
+    sizes = {"obs_size": 2, "horizon": HORIZON, "subtasks": ("plus", "minus")}
+    return Probe(spec(name, stationary=changes_at is None, **sizes), tasks, tasks, reset, step)
 
 
 def constant() -> Probe:

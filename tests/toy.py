@@ -5,41 +5,24 @@ The reward of a step is -|weight - spec|, so that the return of an untrained age
 
 import dataclasses
 import sys
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from envs.core import Task
 from experiments import cli
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training.loop import Experiment, RunConfig
 from metarl_jax.types import Evaluation, Trainer, TrainState
+from tests.helpers import spec
 
 STEPS = 20
+SPEC = spec("toy", horizon=STEPS, families=("near", "far"), subtasks=("near", "far_left", "far_right"))
 RATE = 0.1
-
-
-class Tasks(NamedTuple):
-    family: Any
-    spec: Any
-    label: Any
-
-
-class Spec(NamedTuple):
-    name: str = "toy"
-    obs_size: int = 1
-    action_size: int = 1
-    task_size: int = 1
-    horizon: int = STEPS
-    families: tuple[str, ...] = ("near", "far")
-    subtasks: tuple[str, ...] = ("near", "far_left", "far_right")
-    stationary: bool = True
-    engine: str = "none"
-
-
-TASKS = Tasks(
+TASKS = Task(
     family=np.array([0, 0, 1, 1, 1, 1]),
     spec=np.array([[1.0], [1.2], [3.0], [3.2], [4.0], [4.2]]),
     label=np.array([0, 0, 1, 1, 2, 2]),
@@ -118,7 +101,7 @@ def build(config: Config, episodes: int | None = None) -> Experiment:
     if config.env != "toy":
         raise ConfigurationError(f"unknown environment {config.env!r}: known: toy")
     made = trainer(config.run.seeds, episodes or config.eval_episodes, config.nan_at)
-    return Experiment(made, Spec(), TASKS, {"engine": "none", "networks": f"{config.width} x 1"})
+    return Experiment(made, SPEC, TASKS, {"engine": "none", "networks": f"{config.width} x 1"})
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ def run(path: Path, epochs: int | None = 3, spec=None, minutes=None, eval_every=
     path.mkdir(exist_ok=True)
     trainer = toy.trainer(**options)
     config = loop.RunConfig(epochs, minutes, seeds=trainer.num_seeds, save_every=0.0, eval_every=eval_every)
-    return loop.run(loop.Experiment(trainer, spec or toy.Spec(), toy.TASKS, {"engine": "none"}), config, path, {})
+    return loop.run(loop.Experiment(trainer, spec or toy.SPEC, toy.TASKS, {"engine": "none"}), config, path, {})
 
 
 def records(path: Path) -> list[dict]:
@@ -71,7 +71,7 @@ def test_one_compile_per_program(tmp_path):
         traces.append(None)
         return trainer.epoch(state)
 
-    experiment = loop.Experiment(trainer._replace(epoch=epoch), toy.Spec(), toy.TASKS, {})
+    experiment = loop.Experiment(trainer._replace(epoch=epoch), toy.SPEC, toy.TASKS, {})
     loop.run(experiment, loop.RunConfig(epochs=5), tmp_path, {})
     assert len(traces) == 1
 
@@ -137,7 +137,7 @@ def test_nonfinite_learner_stops_before_the_good_checkpoint_is_lost(tmp_path, ca
 
 
 def test_a_changing_task_gives_a_response(tmp_path):
-    run(tmp_path, 1, spec=toy.Spec(stationary=False), period=8)
+    run(tmp_path, 1, spec=toy.SPEC._replace(stationary=False), period=8)
     response = summary(tmp_path)["response"]
     assert response["steps"][0] == -10 and response["samples"][10] == 2 * len(toy.TASKS.family)
     assert (tmp_path / "response.png").exists()
