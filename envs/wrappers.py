@@ -112,3 +112,25 @@ def auto_reset(env: Environment) -> Environment:
         return update_where(after.terminated | after.truncated, begin, after)
 
     return env._replace(step=step)
+
+
+def reveal_task(env: Environment) -> Environment:
+    """Append the task to the observation: its family as one-hot, then its spec. For oracles that need not infer it."""
+    num_families = len(env.spec.families)
+
+    def told(obs: jax.Array, task: Task) -> jax.Array:
+        return jnp.concatenate([obs, jax.nn.one_hot(task.family, num_families), task.spec]).astype(obs.dtype)
+
+    def reveal(state: State) -> State:
+        return state._replace(obs=told(state.obs, state.task), final_obs=told(state.final_obs, state.task))
+
+    def conceal(state: State) -> State:
+        size = env.spec.obs_size
+        return state._replace(obs=state.obs[:size], final_obs=state.final_obs[:size])
+
+    return env._replace(
+        spec=env.spec._replace(obs_size=env.spec.obs_size + num_families + env.spec.task_size),
+        reset=lambda key, task: reveal(env.reset(key, task)),
+        step=lambda state, action: reveal(env.step(conceal(state), action)),
+        state_from=lambda key, task, qpos, qvel: reveal(env.state_from(key, task, qpos, qvel)),
+    )

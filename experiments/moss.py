@@ -8,6 +8,7 @@ import jax
 import tyro
 
 import envs
+from envs.wrappers import reveal_task
 from experiments import cli, presets
 from metarl_jax.agents import moss
 from metarl_jax.training import trainer
@@ -37,7 +38,8 @@ class Config:
 
 def make_env(config: Config) -> envs.Environment:
     """The benchmark of a configuration."""
-    return envs.make(config.env, config.physics, config.variant, **cli.parse_options(config.env_options))
+    env = envs.make(config.env, config.physics, config.variant, **cli.parse_options(config.env_options))
+    return reveal_task(env) if config.agent.belief == "oracle" else env
 
 
 def presets_for(preset: str, env: str, options: tuple[str, ...] = ()) -> Config:

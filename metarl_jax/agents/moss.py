@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from metarl_jax.data import statistics
-from metarl_jax.data.replay import Replay, Vectors, sample_windows
+from metarl_jax.data.replay import Replay, Vectors, sample_siblings, sample_windows
 from metarl_jax.data.statistics import Scale
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import gmm_vae, sac
@@ -26,7 +26,8 @@ class Config:
     sac: SACConfig = dataclasses.field(default_factory=SACConfig)
     belief: str = "component"
     """What the policy sees. `component`: mean and standard deviation of the most likely component (the paper's);
-    `mixture`: responsibilities, means and standard deviations of all; `sample`: a posterior sample (ablation)."""
+    `mixture`: responsibilities, means and standard deviations of all; `sample`: a posterior sample (ablation);
+    `oracle`: the task itself, an upper bound, from an environment that reveals it (no task inference is learnt)."""
     online_inference: bool = True
     """Update the belief at every step; False: only between episodes (ablation)."""
     retain_hidden: bool = True
@@ -76,10 +77,11 @@ class Memory(NamedTuple):
     """Which of them hold an item."""
 
 
-def belief_size(config: Config) -> int:
+def belief_size(config: Config, spec: EnvSpec) -> int:
     """Length of the belief vector that the policy sees."""
     k, d = config.vae.num_components, config.vae.latent_size
-    return {"component": 2 * d, "sample": d, "mixture": k * (1 + 2 * d)}[config.belief]
+    oracle = len(spec.families) + spec.task_size
+    return {"component": 2 * d, "sample": d, "mixture": k * (1 + 2 * d), "oracle": oracle}[config.belief]
 
 
 def belief_vector(config: Config, q: Mixture, key: PRNGKeyArray) -> Float[Array, "... b"]:
@@ -95,8 +97,8 @@ def belief_vector(config: Config, q: Mixture, key: PRNGKeyArray) -> Float[Array,
 
 def validate(config: Config, spec: EnvSpec) -> None:
     """Raise `ConfigurationError` for settings that contradict each other or the benchmark."""
-    choices = {"decode": (config.vae.decode, ("self", "next", "trajectory"))}
-    choices["belief"] = (config.belief, ("component", "mixture", "sample"))
+    choices = {"decode": (config.vae.decode, ("self", "next", "trajectory", "task"))}
+    choices["belief"] = (config.belief, ("component", "mixture", "sample", "oracle"))
     for name, (value, known) in choices.items():
         if value not in known:
             raise ConfigurationError(f"unknown {name} {value!r}: choose {', '.join(known)}")
@@ -132,8 +134,11 @@ def make(config: Config, spec: EnvSpec) -> Agent:
       ConfigurationError: see `validate`.
     """
     validate(config, spec)
+    oracle = config.belief == "oracle"
+    # A revealed task is the tail of the observation.
+    own_obs_size = spec.obs_size - (belief_size(config, spec) if oracle else 0)
     vae_spec = gmm_vae.Spec(spec.obs_size, spec.action_size)
-    sac_spec = sac.Spec(spec.obs_size, spec.action_size, belief_size(config))
+    sac_spec = sac.Spec(own_obs_size, spec.action_size, belief_size(config, spec))
 
     def init(key: PRNGKeyArray) -> State:
         key_vae, key_sac = jax.random.split(key)
@@ -147,6 +152,8 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         )
 
     def read(state: State, q: Mixture, key: PRNGKeyArray) -> Float[Array, "... b"]:
+        if oracle:
+            return jnp.zeros((*q.logits.shape[:-1], sac_spec.belief_size))
         return state.belief_scale.apply(belief_vector(config, q, key))
 
     def mixture(state: State, carry: jax.Array) -> Mixture:
@@ -173,13 +180,16 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         return memory._replace(carry=carry, recent=recent, present=present)
 
     def act(state: State, obs: jax.Array, memory: Memory, key: PRNGKeyArray, explore: bool) -> jax.Array:
-        belief = memory.belief
+        belief = state.belief_scale.apply(obs[..., own_obs_size:]) if oracle else memory.belief
+        obs = obs[..., :own_obs_size]
         if config.belief == "sample":
             key, key_belief = jax.random.split(key)
             belief = read(state, mixture(state, memory.carry), key_belief)
         return sac.act(state.sac, config.sac, sac_spec, obs, belief, key, explore)
 
     def observe(state: State, memory: Memory, transition: Transition) -> Memory:
+        if oracle:
+            return memory
         memory = remember(state, memory, transition)
         belief = read(state, mixture(state, memory.carry), jax.random.key(0))
         if not config.online_inference:
@@ -194,6 +204,8 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         return {"belief": belief, "component": jax.nn.softmax(q.logits)}
 
     def num_vae_updates(state: State) -> Int[Array, ""]:
+        if oracle:
+            return jnp.zeros((), jnp.int32)
         return config.vae_updates + jnp.where(state.num_epochs == 0, config.pretrain_updates, 0)
 
     def train_vae(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
@@ -202,9 +214,10 @@ def make(config: Config, spec: EnvSpec) -> Agent:
 
         def body(i, carry):
             vae, _ = carry
-            key_sample, key_train = jax.random.split(jax.random.fold_in(key, i))
+            key_sample, key_sibling, key_train = jax.random.split(jax.random.fold_in(key, i), 3)
             windows = sample_windows(replay, key_sample, config.vae.batch_size, config.window)
-            return gmm_vae.train_step(vae, windows, key_train, config.vae, vae_spec, scale)
+            siblings = sample_siblings(replay, key_sibling, windows) if config.vae.decode == "task" else None
+            return gmm_vae.train_step(vae, windows, key_train, config.vae, vae_spec, scale, siblings)
 
         # A loop of variable length, so that pretraining is not compiled a second time.
         no_metrics = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: body(0, (state.vae, None))[1]))
@@ -216,20 +229,23 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         key_sample, key_before, key_after = jax.random.split(key, 3)
         last_only = not config.use_trajectory_sample_sac
         windows = sample_windows(replay, key_sample, config.pool_windows, config.window, any_last_step=last_only)
-        beliefs = gmm_vae.infer(state.vae.encoder, config.vae, vae_spec, state.scale, windows)
-        before = belief_vector(config, beliefs.before, key_before)
-        after = belief_vector(config, beliefs.after, key_after)
+        if oracle:
+            before, after = windows.obs[..., own_obs_size:], windows.next_obs[..., own_obs_size:]
+        else:
+            beliefs = gmm_vae.infer(state.vae.encoder, config.vae, vae_spec, state.scale, windows)
+            before = belief_vector(config, beliefs.before, key_before)
+            after = belief_vector(config, beliefs.after, key_after)
         if not config.online_inference:
             before = after = jnp.broadcast_to(after[-1:], after.shape)
         reward = windows.reward
         if config.sac_reward_normalization:
             reward = (reward - state.scale.mean.reward) / state.scale.std.reward
         batch = sac.Batch(
-            obs=windows.obs,
+            obs=windows.obs[..., :own_obs_size],
             belief=before,
             action=windows.action,
             reward=reward,
-            next_obs=windows.next_obs,
+            next_obs=windows.next_obs[..., :own_obs_size],
             next_belief=after,
             terminated=windows.terminated,
             weight=windows.valid.astype(jnp.float32),

@@ -88,3 +88,30 @@ def sample_windows(replay: Replay, key: PRNGKeyArray, n: int, length: int, any_l
     time = start + jnp.arange(length)[:, None]
     windows = jax.tree.map(lambda x: x[row, jnp.maximum(time, 0)], replay.data)
     return windows._replace(valid=windows.valid & (time >= 0), last=windows.last & (time >= 0))
+
+
+def sample_siblings(replay: Replay, key: PRNGKeyArray, windows: Transition, num_candidates: int = 1024) -> Transition:
+    """For each window, a window of another episode of the same task, where there is one.
+
+    Args:
+      replay: not empty.
+      key: of the draw.
+      windows: [T, N, ...] whose tasks are compared at their first step.
+      num_candidates: consecutive rows, from a random one on, among which siblings are looked for.
+
+    Returns:
+      Transition [T, N, ...] of the drawn rows, from a random start; all steps invalid where no candidate has the task.
+    """
+    key_first, key_pick, key_start = jax.random.split(key, 3)
+    length, n = windows.reward.shape
+    capacity, horizon = replay.data.reward.shape
+    rows = jax.random.randint(key_first, (), 0, replay.size) + jnp.arange(min(num_candidates, capacity))
+    rows = rows % replay.size
+    task, candidate = (
+        jax.tree.map(lambda x, r=r: x[r], t) for t, r in ((windows.task, 0), (replay.data.task, (rows, 0)))
+    )
+    same = (task.family[:, None] == candidate.family) & jnp.all(task.spec[:, None] == candidate.spec, -1)
+    pick = jnp.argmax(same * jax.random.uniform(key_pick, same.shape), -1)
+    time = jax.random.randint(key_start, (n,), 0, horizon - length + 1) + jnp.arange(length)[:, None]
+    siblings = jax.tree.map(lambda x: x[rows[pick], time], replay.data)
+    return siblings._replace(valid=siblings.valid & jnp.any(same, -1))

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from metarl_jax.data.replay import Vectors, vectors
 from metarl_jax.data.statistics import Scale
 from metarl_jax.distributions import categorical_entropy
+from metarl_jax.learners.optimizers import adam
 from metarl_jax.losses.elbo import negative_elbo, sample_components, standard_prior
 from metarl_jax.losses.infonce import infonce
 from metarl_jax.networks.mixture import Mixture, RecurrentMixtureEncoder, TaskDecoder
@@ -34,9 +35,9 @@ class Config:
     decode: str = "next"
     """Which transition the belief at a step decodes. `self`: the one it has just seen (the reference's code);
     `next`: the one that follows, strictly predictive (the paper's words); `trajectory`: random ones of the same
-    task segment (VariBAD's way)."""
+    task segment (VariBAD's way); `task`: half of them random ones of another episode of the same task."""
     decode_samples: int = 1
-    """Transitions decoded per step when `decode` is `trajectory`."""
+    """Transitions decoded per step when `decode` is `trajectory` or `task`."""
     learning_rate: float = 3e-4
     """Adam's step size."""
     max_grad_norm: float | None = 1.0
@@ -107,11 +108,6 @@ def _decoder(config: Config, spec: Spec) -> TaskDecoder:
     )
 
 
-def _optimizer(config: Config) -> optax.GradientTransformation:
-    adam = optax.adam(config.learning_rate)
-    return adam if config.max_grad_norm is None else optax.chain(optax.clip_by_global_norm(config.max_grad_norm), adam)
-
-
 def init(key: PRNGKeyArray, config: Config, spec: Spec) -> State:
     """Fresh parameters."""
     key_encoder, key_decoder = jax.random.split(key)
@@ -120,7 +116,11 @@ def init(key: PRNGKeyArray, config: Config, spec: Spec) -> State:
     decoder = _decoder(config, spec).init(
         key_decoder, jnp.zeros(spec.obs_size), jnp.zeros(spec.action_size), jnp.zeros(config.latent_size)
     )
-    return State(encoder, decoder, _optimizer(config).init((encoder, decoder)))
+    return State(
+        encoder,
+        decoder,
+        adam(config.learning_rate, config.max_grad_norm).init((encoder, decoder)),
+    )
 
 
 def begin(config: Config, spec: Spec, lead: tuple[int, ...] = ()) -> Float[Array, "... H"]:
@@ -236,19 +236,35 @@ def _errors(decoder: TaskDecoder, params: Any, config: Config, target: Vectors, 
     return config.state_weight * state_error, config.reward_weight * reward_error
 
 
-def _decode(config: Config, spec: Spec, params: Any, scale: Scale, windows: Transition, q: Mixture, key: PRNGKeyArray):
+def _decode(
+    config: Config,
+    spec: Spec,
+    params: Any,
+    scale: Scale,
+    windows: Transition,
+    siblings: Transition | None,
+    q: Mixture,
+    key: PRNGKeyArray,
+):
     """Errors [T, N, K] of next state and reward that the latents of `q` make on the transitions they must decode."""
-    key_z, key_partner = jax.random.split(key)
+    key_z, key_partner, key_sibling = jax.random.split(key, 3)
     latent = sample_components(key_z, q)
     target: Vectors = scale.apply(vectors(windows))
-    if config.decode != "trajectory":
+    if config.decode not in ("trajectory", "task"):
         return _errors(_decoder(config, spec), params, config, target, latent)
     partner = _partners(key_partner, segments(windows), config.decode_samples)
     lane = jnp.arange(windows.reward.shape[1])
-    target = jax.tree.map(lambda x: x[partner, lane], target)
+    target, valid = jax.tree.map(lambda x: x[partner, lane], (target, windows.valid))
+    if siblings is not None:
+        time = jax.random.randint(key_sibling, partner.shape, 0, siblings.reward.shape[0])
+        other, other_valid = jax.tree.map(lambda x: x[time, lane], (scale.apply(vectors(siblings)), siblings.valid))
+        swap = other_valid & jax.random.bernoulli(key_partner, 0.5, partner.shape)
+        target = jax.tree.map(
+            lambda x, y: jnp.where(swap.reshape(*swap.shape, *(1,) * (x.ndim - 3)), x, y), other, target
+        )
+        valid = valid | swap
     errors = _errors(_decoder(config, spec), params, config, target, latent[None])
-    weight = windows.valid[partner, lane][..., None]
-    return tuple(jnp.mean(weight * e, 0) for e in errors)
+    return tuple(jnp.mean(valid[..., None] * e, 0) for e in errors)
 
 
 def _prior(config: Config, q: Mixture, previous: Mixture, fresh: Bool[Array, "T N"]) -> Mixture:
@@ -285,9 +301,18 @@ def _contrast(config: Config, windows: Transition, after: Mixture, key: PRNGKeyA
 
 
 def loss(
-    params: tuple[Any, Any], config: Config, spec: Spec, scale: Scale, windows: Transition, key: PRNGKeyArray
+    params: tuple[Any, Any],
+    config: Config,
+    spec: Spec,
+    scale: Scale,
+    windows: Transition,
+    key: PRNGKeyArray,
+    siblings: Transition | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
-    """-ELBO + InfoNCE of windows [T, N, ...], averaged over valid steps; params = (encoder, decoder)."""
+    """-ELBO + InfoNCE of windows [T, N, ...], averaged over valid steps; params = (encoder, decoder).
+
+    `siblings` [T, N, ...] are other episodes of the same tasks, to decode if `decode` is `task`.
+    """
     encoder, decoder = params
     key_decode, key_contrast = jax.random.split(key)
     beliefs = infer(encoder, config, spec, scale, windows)
@@ -298,7 +323,7 @@ def loss(
         q = beliefs.before
         previous = jax.tree.map(lambda x: jnp.concatenate([x[:1], x[:-1]]), q)
     prior = _prior(config, q, previous, fresh)
-    state_error, reward_error = _decode(config, spec, decoder, scale, windows, q, key_decode)
+    state_error, reward_error = _decode(config, spec, decoder, scale, windows, siblings, q, key_decode)
     elbo, parts = negative_elbo(state_error + reward_error, q, prior, config.kl_z_weight, config.kl_y_weight)
 
     weight = windows.valid / jnp.maximum(jnp.sum(windows.valid), 1.0)
@@ -322,11 +347,17 @@ def loss(
 
 
 def train_step(
-    state: State, windows: Transition, key: PRNGKeyArray, config: Config, spec: Spec, scale: Scale
+    state: State,
+    windows: Transition,
+    key: PRNGKeyArray,
+    config: Config,
+    spec: Spec,
+    scale: Scale,
+    siblings: Transition | None = None,
 ) -> tuple[State, Metrics]:
-    """One Adam step on windows [T, N, ...]."""
+    """One Adam step on windows [T, N, ...]; see `loss` for `siblings`."""
     params = (state.encoder, state.decoder)
-    grads, metrics = jax.grad(loss, has_aux=True)(params, config, spec, scale, windows, key)
-    updates, opt = _optimizer(config).update(grads, state.opt, params)
+    grads, metrics = jax.grad(loss, has_aux=True)(params, config, spec, scale, windows, key, siblings)
+    updates, opt = adam(config.learning_rate, config.max_grad_norm).update(grads, state.opt, params)
     encoder, decoder = optax.apply_updates(params, updates)
     return State(encoder, decoder, opt), metrics

@@ -13,7 +13,7 @@ from metarl_jax.data.statistics import Scale
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import gmm_vae, sac
 from metarl_jax.networks.mixture import Mixture
-from tests.helpers import HORIZON, Spec, avals, finite, quick_compilation, same, transitions
+from tests.helpers import HORIZON, SPEC, avals, finite, quick_compilation, same, transitions
 
 quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
 
@@ -36,7 +36,7 @@ CONFIG = moss.Config(
     pretrain_updates=3,
     standardize_belief=True,
 )
-SPEC = gmm_vae.Spec(2, 1)
+VAE_SPEC = gmm_vae.Spec(2, 1)
 
 
 def with_(**changes):
@@ -53,7 +53,7 @@ def with_sac(**changes):
 
 @functools.cache
 def agent(config):
-    return moss.make(config, Spec())
+    return moss.make(config, SPEC)
 
 
 @functools.cache
@@ -175,7 +175,7 @@ def recorded(monkeypatch, config):
 
     monkeypatch.setattr(moss.sac, "critic_step", step)
     monkeypatch.setattr(moss.sac, "policy_step", step)
-    made = moss.make(config, Spec())
+    made = moss.make(config, SPEC)
     state, _ = jax.jit(made.update)(initial(config), data(), jax.random.key(1))
     jax.effects_barrier()
     return jax.tree.map(lambda *x: np.stack([np.asarray(y) for y in x]), *batches), state
@@ -183,7 +183,7 @@ def recorded(monkeypatch, config):
 
 @jax.jit
 def infer(state, windows):
-    return gmm_vae.infer(state.vae.encoder, CONFIG.vae, SPEC, state.scale, windows)
+    return gmm_vae.infer(state.vae.encoder, CONFIG.vae, VAE_SPEC, state.scale, windows)
 
 
 def expected_beliefs(state, config):
@@ -241,7 +241,7 @@ STEP = transitions(5, N)
 @pytest.mark.parametrize("belief", SIZES)
 def test_shapes(belief):
     config = with_(belief=belief)
-    assert moss.belief_size(config) == SIZES[belief]
+    assert moss.belief_size(config, SPEC) == SIZES[belief]
     a, state = agent(config), jax.eval_shape(agent(config).init, jax.random.key(0))
     memory = jax.eval_shape(lambda s: a.begin(s, N), state)
     assert memory.carry.shape == (N, 6) and memory.belief.shape == (N, SIZES[belief])
@@ -349,14 +349,38 @@ def test_without_a_retained_memory_the_belief_follows_from_the_last_window_alone
     assert np.abs(carry(windowed, 0, 5) - carry(retained, 0, 5)).max() > 1e-3
 
 
+def test_the_oracle_acts_on_the_revealed_task():
+    """The tail of the observation is its belief, standardised as in training; it has nothing to infer."""
+    revealed = SPEC._replace(obs_size=SPEC.obs_size + len(SPEC.families) + SPEC.task_size)
+    made = moss.make(with_(belief="oracle"), revealed)
+    rows = data().data
+    tell = lambda x: jnp.concatenate([x, jnp.ones((8, HORIZON, 2)), rows.task.spec], -1)  # noqa: E731
+    rows = rows._replace(obs=tell(rows.obs), next_obs=tell(rows.next_obs))
+    example = jax.tree.map(lambda x: x[0, 0], rows)
+    filled = jax.jit(replay.insert)(replay.init(example, 8, HORIZON), rows)
+    before = jax.jit(made.init)(jax.random.key(0))
+    state, metrics = jax.jit(made.update)(before, filled, jax.random.key(1))
+    assert same(state.vae, before.vae) and not same(state.sac, before.sac) and metrics["updates"] == 2
+    scale = state.belief_scale
+    np.testing.assert_allclose(scale.mean[2:], rows.task.spec[rows.valid].mean(0), atol=0.3)
+    obs = tell(data().data.obs)[:, 0]
+    memory = made.begin(state, 8)
+    assert made.observe(state, memory, STEP) is memory
+    action = made.act(state, obs, memory, jax.random.key(0), False)
+    sac_spec = sac.Spec(2, 1, 4)
+    belief = (obs[:, 2:] - scale.mean) / scale.std
+    expected = sac.act(state.sac, CONFIG.sac, sac_spec, obs[:, :2], belief, jax.random.key(0), False)
+    np.testing.assert_allclose(action, expected, atol=1e-6)
+
+
 # Errors
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (with_vae(decode="past"), "unknown decode 'past': choose self, next, trajectory"),
-        (with_(belief="mean"), "unknown belief 'mean': choose component, mixture, sample"),
+        (with_vae(decode="past"), "unknown decode 'past': choose self, next, trajectory, task"),
+        (with_(belief="mean"), "unknown belief 'mean': choose component, mixture, sample, oracle"),
         (with_(window=HORIZON + 1), "window must be in \\[2, 6\\].* got 7"),
         (with_(window=1), "window must be"),
         (with_(pool_windows=2), "fewer than the SAC batch of 16: use pool_windows >= 3"),
@@ -370,15 +394,15 @@ def test_without_a_retained_memory_the_belief_follows_from_the_last_window_alone
 )
 def test_contradictions(config, message):
     with pytest.raises(ConfigurationError, match=message) as caught:
-        moss.make(config, Spec())
+        moss.make(config, SPEC)
     assert "\n" not in str(caught.value)
 
 
 def test_contrast_needs_a_fixed_task():
     with pytest.raises(ConfigurationError, match="contrastive_weight=0"):
-        moss.make(CONFIG, Spec(stationary=False))
-    moss.validate(with_vae(contrastive_weight=0.0), Spec(stationary=False))
-    moss.validate(CONFIG, Spec())
+        moss.make(CONFIG, SPEC._replace(stationary=False))
+    moss.validate(with_vae(contrastive_weight=0.0), SPEC._replace(stationary=False))
+    moss.validate(CONFIG, SPEC)
 
 
 def test_parameter_counts():

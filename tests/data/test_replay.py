@@ -117,3 +117,25 @@ def test_an_empty_replay_can_be_donated():
 def test_a_block_larger_than_the_replay_is_refused():
     with pytest.raises((TypeError, ValueError)):
         jax.eval_shape(replay.insert, replay.init(EXAMPLE, 1, LENGTH), block([1, 2]))
+
+
+def test_siblings_are_other_episodes_of_the_same_task():
+    kind = jnp.asarray([0, 1, 0, 0, 2])  # the task of each row
+    rows = block([1, 2, 3, 4, 5])
+    spec = jnp.broadcast_to(kind[:, None, None], (ROWS, LENGTH, 2)).astype(jnp.float32)
+    rows = rows._replace(task=rows.task._replace(family=jnp.zeros((ROWS, LENGTH), jnp.int32), spec=spec))
+    state = insert(replay.init(EXAMPLE, ROWS, LENGTH), rows)
+    n, length = 600, 4
+    windows = sample(state, jax.random.key(0), n, length)
+    siblings = jax.jit(replay.sample_siblings)(state, jax.random.key(1), windows)
+    np.testing.assert_array_equal(siblings.task.spec, windows.task.spec)
+    assert siblings.valid.all()
+    drawn = np.asarray(siblings.reward)
+    np.testing.assert_array_equal(np.diff(drawn, axis=0), 1.0)  # consecutive steps of one row
+    of_three = drawn[0][np.asarray(windows.task.spec)[0, :, 0] == 0]
+    counts = np.unique(of_three // 100, return_counts=True)
+    np.testing.assert_array_equal(counts[0], [1, 3, 4])
+    np.testing.assert_allclose(counts[1] / len(of_three), 1 / 3, atol=0.08)
+    assert set(np.unique(drawn[0] % 100)) == {0, 1, 2}
+    unknown = windows._replace(task=windows.task._replace(spec=windows.task.spec + 7.0))
+    assert not replay.sample_siblings(state, jax.random.key(1), unknown).valid.any()

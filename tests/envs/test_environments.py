@@ -9,6 +9,7 @@ import envs
 from envs.bodies import ant
 from envs.core import update_where
 from envs.physics.base import cold_start
+from envs.wrappers import reveal_task
 
 N = 8
 
@@ -174,3 +175,22 @@ def test_update_where_does_no_work_in_vain():
     np.testing.assert_array_equal(step(mask, x), x + mask)
     jax.effects_barrier()
     assert calls
+
+
+def test_a_revealed_task_is_that_of_the_next_step_and_changes_nothing_else():
+    plain = envs.make("cheetah_dir_nonstat", "native", horizon=7, period=2)
+    told = reveal_task(plain)
+    assert told.spec.obs_size == plain.spec.obs_size + 1 + 1
+    first, size = start(told), plain.spec.obs_size
+    states, expected = roll(told, first, 9), roll(plain, start(plain), 9)
+    np.testing.assert_array_equal(states.obs[..., :size], expected.obs)
+    np.testing.assert_array_equal(states.final_obs[..., :size], expected.final_obs)
+    np.testing.assert_array_equal(states.reward, expected.reward)
+    for obs in (states.obs, states.final_obs):
+        np.testing.assert_array_equal(obs[..., size], 1.0)  # the one family
+        np.testing.assert_array_equal(obs[..., size + 1 :], states.task.spec)
+    np.testing.assert_array_equal(first.obs[..., size + 1 :], first.task.spec)
+    assert len(np.unique(states.task.spec[:, 0])) == 2, "no task changed: nothing was tested"
+    one = jax.tree.map(lambda x: x[0], first)
+    injected = told.state_from(one.key, one.task, one.physics.qpos, one.physics.qvel)
+    assert injected.obs.shape[-1] == told.spec.obs_size

@@ -296,6 +296,30 @@ def test_a_strictly_predictive_belief_has_not_seen_its_target(decode):
     assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(decoder))
 
 
+def test_half_of_the_targets_are_siblings_where_there_are_any():
+    encoder, decoder = certain()
+    config = with_(decode="task", decode_samples=400)
+    siblings = transitions(9, LENGTH, NUM)
+    valid = siblings.valid.at[:, 2].set(False)  # lane 2 has none
+    siblings = siblings._replace(valid=valid, reward=siblings.reward + 6.0)
+    own = decoding("trajectory")
+    (_, alone), (_, both) = (
+        gmm_vae.loss((encoder, decoder), c, SPEC, SCALE, WINDOWS, jax.random.key(0), s)
+        for c, s in ((own, None), (config, siblings))
+    )
+    before, _ = infer(encoder, WINDOWS)
+    now = np.zeros((LENGTH, NUM), int)
+    other = np.stack([errors_by_hand(decoder, before, siblings, now + t)[1] for t in range(LENGTH)]).mean(0)
+    segment = np.asarray(gmm_vae.segments(WINDOWS))
+    grid = np.stack([errors_by_hand(decoder, before, WINDOWS, now + t)[1] for t in range(LENGTH)])
+    pair = (segment[None] == segment[:, None]) * 1.0
+    mine = np.einsum("ptl,ptl->tl", grid, pair / pair.sum(0) * VALID[:, None])
+    mixed = np.where(np.arange(NUM) == 2, mine, (mine + other) / 2)
+    np.testing.assert_allclose(alone["reward_error"], 0.5 * mine[VALID].mean(), rtol=0.05)
+    np.testing.assert_allclose(both["reward_error"], 0.5 * mixed[VALID].mean(), rtol=0.05)
+    assert abs(mixed[VALID].mean() / mine[VALID].mean() - 1) > 0.1  # the two could be told apart
+
+
 def test_invalid_transitions_do_not_count():
     config = with_(decode="next")
     key = jax.random.key(0)
