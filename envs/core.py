@@ -43,6 +43,8 @@ class State(NamedTuple):
     metrics: dict[str, Array]
     """`diverged` (bool []): the simulation blew up in this step, and the step must not be learnt from;
     `task_changed` (bool []): the next step's task differs from this one's."""
+    schedule: dict[str, Array]
+    """What a non-stationary wrapper remembers of the episode; empty elsewhere."""
 
 
 class EnvSpec(NamedTuple):

@@ -127,6 +127,27 @@ def ant_multi_jump(before, after, action, spec, dt):
     return _relative(jnp.abs(after.qvel[2]) - spec[0], spec[0]) - _control_cost(0.05, action)
 
 
+# Walker and hopper with dynamics of their own: the spec says which, and the reward does not depend on it.
+
+
+def run_forward(before, after, action, spec, dt):
+    """dx/dt + 1 - 0.001 sum a^2."""
+    del spec
+    return _velocity(before, after, dt) + 1.0 - _control_cost(1e-3, action)
+
+
+# Humanoid: spec = [cos, sin] of the direction.
+
+HUMANOID_TIMESTEP = 0.003
+"""The reference divides the displacement of a control step by one of its five substeps."""
+
+
+def humanoid_dir(before, after, action, spec, dt):
+    """0.25 (d com_xy . (cos, sin)) / 0.003 - 0.1 sum a^2 + 5."""
+    moved = after.derived["com"][:2] - before.derived["com"][:2]
+    return 0.25 * jnp.dot(moved, spec) / HUMANOID_TIMESTEP - _control_cost(0.1, action) + 5.0
+
+
 # Point: spec = goal [x, y].
 
 

@@ -11,7 +11,7 @@ from envs.errors import ConfigurationError
 from envs.rewards import RewardFn
 
 Draw = Callable[[jax.Array, int], jax.Array]
-"""(key, n) -> specs [n, p]."""
+"""(key, n) -> specs [n, p]; one alone is a random draw, whatever the shape of a set."""
 Range = tuple[float, float]
 
 
@@ -62,12 +62,27 @@ def constant(*spec: float) -> Draw:
     return lambda key, n: jnp.tile(jnp.asarray(spec, jnp.float32), (n, 1))
 
 
+def listed(specs: Sequence[Sequence[float]]) -> Draw:
+    """Exactly these specs, in this order: the first `n`, or any one of them."""
+
+    def draw(key, n):
+        if n > len(specs):
+            raise ConfigurationError(f"this benchmark has {len(specs)} tasks of a kind, not {n}")
+        known = jnp.asarray(specs, jnp.float32)
+        return jax.random.choice(key, known, (1,)) if n == 1 else known[:n]
+
+    return draw
+
+
 def spread(low: float, high: float, direction: Sequence[float] = (1.0,)) -> Draw:
     """`n` points evenly spaced over [low, high] along `direction`, in random order (MoSS's multi-task sets)."""
     check_range(low, high)
 
     def draw(key, n):
-        points = jax.random.permutation(key, jnp.linspace(low, high, n))
+        if n == 1:
+            points = jax.random.uniform(key, (1,), minval=low, maxval=high)
+        else:
+            points = jax.random.permutation(key, jnp.linspace(low, high, n))
         return points[:, None] * jnp.asarray(direction, jnp.float32)
 
     return draw
@@ -137,13 +152,10 @@ def draw_sets(
         raise ConfigurationError(
             f"task counts must be positive, got {num_train} train and {num_test} test per sub-task"
         )
-    names = list(dict.fromkeys(s.name for s in train + (test or ())))
-    family_names = list(families(*train, *(test or ())))
+    everything = train + (test or ())
 
     def tasks(subtask: SubTask, specs: jax.Array) -> Task:
-        n = specs.shape[0]
-        family = jnp.full(n, family_names.index(subtask.family), jnp.int32)
-        return Task(family, specs.astype(jnp.float32), jnp.full(n, names.index(subtask.name), jnp.int32))
+        return _tasks(subtask, specs, everything)
 
     def stack(sets: list[Task]) -> Task:
         return jax.tree.map(lambda *x: jnp.concatenate(x), *sets)
@@ -166,6 +178,27 @@ def draw_sets(
             "make the ranges disjoint, or take another seed"
         )
     return train_set, test_set
+
+
+def _tasks(subtask: SubTask, specs: jax.Array, everything: tuple[SubTask, ...]) -> Task:
+    """Tasks [n, ...] of one sub-task; families and labels count over `everything`, in order of appearance."""
+    names = list(dict.fromkeys(s.name for s in everything))
+    family, label = list(families(*everything)).index(subtask.family), names.index(subtask.name)
+    n = specs.shape[0]
+    return Task(jnp.full(n, family, jnp.int32), specs.astype(jnp.float32), jnp.full(n, label, jnp.int32))
+
+
+def redraw(train: tuple[SubTask, ...], test: tuple[SubTask, ...] = ()) -> Callable[[jax.Array, Task], Task]:
+    """(key, task) -> a new task of the training distribution: any sub-task with equal probability, its spec redrawn."""
+    draws = [lambda key, s=s: _tasks(s, s.draw(key, 1), train + test) for s in train]
+
+    def change(key: jax.Array, task: Task) -> Task:
+        del task
+        key_pick, key_draw = jax.random.split(key)
+        drawn = jax.lax.switch(jax.random.randint(key_pick, (), 0, len(draws)), draws, key_draw)
+        return jax.tree.map(lambda x: x[0], drawn)
+
+    return change
 
 
 def _rows(tasks: Task) -> set[tuple[float, ...]]:

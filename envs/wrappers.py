@@ -1,6 +1,7 @@
 """Functional wrappers: each takes an Environment and returns one."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,8 +36,8 @@ def multi_task(
 
     def step(state: State, action: jax.Array) -> State:
         after = env.step(state, action)
-        action = jnp.clip(action, -1.0, 1.0).astype(state.obs.dtype)
-        reward = reward_fn(state.physics, after.physics, action, state.task, env.spec.dt).astype(state.reward.dtype)
+        reward = reward_fn(state.physics, after.physics, after.physics.ctrl, state.task, env.spec.dt)
+        reward = reward.astype(state.reward.dtype)
         return after._replace(reward=jnp.where(after.metrics["diverged"], 0.0, reward))
 
     subtasks = tuple(dict.fromkeys(s.name for s in train + (test or ())))
@@ -44,14 +45,19 @@ def multi_task(
     return env._replace(spec=spec, train_tasks=train_tasks, test_tasks=test_tasks, step=step)
 
 
-def non_stationary(
-    env: Environment, change: Callable[[jax.Array, Task], Task], period: int = 100, probability: float = 0.5
-) -> Environment:
-    """Change the task in mid-episode, without telling the agent.
+class Trigger(NamedTuple):
+    """When a task changes, as pure functions of an episode's state."""
 
-    Before the steps t = period, 2 period, ... of an episode the task is replaced by `change(key, task)` with
-    the given probability. The observation does not tell; `metrics["task_changed"]` does, for reports. Wrap the
-    time limit first: a task does not change where an episode ends.
+    begin: Callable[[State], dict[str, jax.Array]]
+    """What to remember at an episode's start."""
+    due: Callable[[State], jax.Array]
+    """Whether the task may change now, after a step."""
+    probability: float = 1.0
+    """Whether it then does."""
+
+
+def every(period: int, probability: float = 1.0) -> Trigger:
+    """Before the steps t = period, 2 period, ... of an episode, with a probability.
 
     Raises:
       ConfigurationError: period < 1 or a probability outside [0, 1].
@@ -60,19 +66,104 @@ def non_stationary(
         raise ConfigurationError(
             f"non-stationary: period must be >= 1 and probability in [0, 1], got {period} and {probability}"
         )
+    return Trigger(lambda state: {}, lambda state: state.time % period == 0, probability)
+
+
+def moved(distance: float, spread: float = 1.0) -> Trigger:
+    """Whenever x has moved `distance` + U(0, `spread`) m, either way, since the episode's start or the last change.
+
+    Raises:
+      ConfigurationError: distance <= 0.
+    """
+    if not distance > 0.0:
+        raise ConfigurationError(f"non-stationary: distance must be positive, got {distance}")
+
+    def begin(state: State) -> dict[str, jax.Array]:
+        gap = distance + spread * jax.random.uniform(jax.random.fold_in(state.key, 1))
+        return {"from": state.physics.qpos[0], "gap": gap.astype(state.physics.qpos.dtype)}
+
+    def due(state: State) -> jax.Array:
+        return jnp.abs(state.physics.qpos[0] - state.schedule["from"]) >= state.schedule["gap"]
+
+    return Trigger(begin, due)
+
+
+def non_stationary(env: Environment, change: Callable[[jax.Array, Task], Task], trigger: Trigger) -> Environment:
+    """Replace the task by `change(key, task)` in mid-episode whenever `trigger` says so, without telling the agent.
+
+    The observation does not tell; `metrics["task_changed"]` does, for reports. Wrap the time limit first: a task does
+    not change where an episode ends.
+    """
+
+    def start(state: State) -> State:
+        return state._replace(schedule=trigger.begin(state))
 
     def maybe_change(state: State) -> State:
         key, key_coin, key_task = jax.random.split(state.key, 3)
-        changes = jax.random.bernoulli(key_coin, probability)
+        changes = jax.random.bernoulli(key_coin, trigger.probability)
         task = where(changes, change(key_task, state.task), state.task)
-        return state._replace(key=key, task=task, metrics=state.metrics | {"task_changed": changes})
+        after = state._replace(key=key, task=task, metrics=state.metrics | {"task_changed": changes})
+        return start(after)
 
     def step(state: State, action: jax.Array) -> State:
         after = env.step(state, action)
-        due = (after.time % period == 0) & ~after.terminated & ~after.truncated
+        due = trigger.due(after) & ~after.terminated & ~after.truncated
         return update_where(due, maybe_change, after)
 
-    return env._replace(spec=env.spec._replace(stationary=False), step=step)
+    return _episodes(env, start)._replace(spec=env.spec._replace(stationary=False), step=step)
+
+
+def drifting(env: Environment, amplitude: float, period: int) -> Environment:
+    """Let the task's spec swing about its first value: spec(t) = spec(0) + amplitude sin(2 pi t / period).
+
+    The change is smooth, so no step is marked as one in which the task changed.
+
+    Raises:
+      ConfigurationError: period < 1.
+    """
+    if period < 1:
+        raise ConfigurationError(f"non-stationary: period must be >= 1, got {period}")
+
+    def start(state: State) -> State:
+        return state._replace(schedule={"spec": state.task.spec})
+
+    def step(state: State, action: jax.Array) -> State:
+        after = env.step(state, action)
+        goes_on = ~(after.terminated | after.truncated)
+        swing = goes_on * amplitude * jnp.sin(2 * jnp.pi * after.time / period)
+        return after._replace(task=after.task._replace(spec=after.schedule["spec"] + swing))
+
+    return _episodes(env, start)._replace(spec=env.spec._replace(stationary=False), step=step)
+
+
+def _episodes(env: Environment, start: Callable[[State], State]) -> Environment:
+    """`env` with `start` applied to the first state of every episode."""
+    return env._replace(
+        reset=lambda key, task: start(env.reset(key, task)),
+        state_from=lambda key, task, qpos, qvel: start(env.state_from(key, task, qpos, qvel)),
+    )
+
+
+def random_dynamics(env: Environment, fields: Callable[[jax.Array], dict[str, jax.Array]]) -> Environment:
+    """Give each simulation a model of its own, as its task's spec says.
+
+    Args:
+      env: its physics was loaded with the names of these fields; an environment with automatic reset, whose
+        episodes keep their model.
+      fields: spec [p] -> the model's fields, such as `body_mass` [nbody] in kg; see `envs.physics.dynamics`.
+    """
+
+    def dress(state: State) -> State:
+        own = fields(state.task.spec)
+        own = {name: own[name].astype(x.dtype) for name, x in state.physics.model.items()}
+        return state._replace(physics=state.physics._replace(model=own))
+
+    def step(state: State, action: jax.Array) -> State:
+        after = env.step(state, action)
+        kept = after._replace(physics=after.physics._replace(model=state.physics.model))
+        return kept if env.spec.stationary else update_where(after.metrics["task_changed"], dress, kept)
+
+    return _episodes(env, dress)._replace(step=step)
 
 
 def time_limit(env: Environment, horizon: int) -> Environment:

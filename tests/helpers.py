@@ -5,6 +5,7 @@ and ends by termination in family 0, by truncation in family 1. The observation 
 actions].
 """
 
+import contextlib
 from typing import Any, NamedTuple
 
 import jax
@@ -153,6 +154,16 @@ def same(x, y) -> bool:
 def data(x) -> np.ndarray:
     """A leaf as numbers, random keys too."""
     return np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+
+
+@contextlib.contextmanager
+def float64():
+    """Double precision in every thread; `jax.enable_x64` sets the caller's alone, and callbacks run in others too."""
+    jax.config.update("jax_enable_x64", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_x64", False)
 
 
 def finite(tree) -> bool:

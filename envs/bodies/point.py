@@ -11,9 +11,18 @@ def physics() -> Physics:
     """xy += 0.1 a, one substep per control step of 1 s."""
 
     def step(state: PhysicsState, ctrl: jax.Array, n: int) -> PhysicsState:
-        return state._replace(qpos=state.qpos + 0.1 * n * ctrl, time=state.time + n)
+        return state._replace(qpos=state.qpos + 0.1 * n * ctrl, time=state.time + n, ctrl=ctrl)
 
-    return Physics("analytic", cold_start, step, jnp.zeros(2), 1.0, ((-1.0, 1.0),) * 2, 0)
+    return Physics(
+        engine="analytic",
+        init=lambda qpos, qvel: cold_start(qpos, qvel, 2),
+        step=step,
+        qpos0=jnp.zeros(2),
+        timestep=1.0,
+        ctrl_range=((-1.0, 1.0),) * 2,
+        nv=0,
+        model=None,
+    )
 
 
 def _obs(state: PhysicsState) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import warnings
+from collections.abc import Sequence
 
 import jax
 
@@ -40,8 +41,8 @@ def resolve(engine: str = "auto", device: str | None = None) -> str:
     return "warp" if device in ("gpu", "cuda") and has_warp else "mjx"
 
 
-def load(body, engine: str = "auto", variant: str = "fast") -> Physics:
-    """Load the model of an `envs.bodies.Body` into an engine."""
+def load(body, engine: str = "auto", variant: str = "fast", varied: Sequence[str] = ()) -> Physics:
+    """Load the model of an `envs.bodies.Body` into an engine; simulations differ in its fields `varied`."""
     engine = resolve(engine)
     if body.file is None:
         from envs.bodies import point
@@ -50,4 +51,4 @@ def load(body, engine: str = "auto", variant: str = "fast") -> Physics:
         return point.physics()
     model = models.load(body.file, variant, body.timestep)
     module = importlib.import_module(f"envs.physics.{engine}")
-    return module.make(model)
+    return module.make(model, varied)

@@ -1,5 +1,7 @@
 """MJX: the same models as XLA programs, for TPUs and other accelerators."""
 
+from collections.abc import Sequence
+
 import jax
 import mujoco
 from mujoco import mjx
@@ -8,16 +10,19 @@ from envs.physics import capsules
 from envs.physics.base import Physics, PhysicsState, from_model
 
 
-def make(model: mujoco.MjModel) -> Physics:
-    """Load `model` into MJX."""
+def make(model: mujoco.MjModel, varied: Sequence[str] = ()) -> Physics:
+    """Load `model` into MJX; simulations differ in the fields `varied` of it."""
     capsules.repair()
     device_model = mjx.put_model(model, impl="jax")
 
     def step(state: PhysicsState, ctrl: jax.Array, n: int) -> PhysicsState:
+        own = device_model.replace(**state.model)
         data = mjx.make_data(device_model, impl="jax").replace(
             qpos=state.qpos, qvel=state.qvel, qacc_warmstart=state.qacc_warmstart, time=state.time, ctrl=ctrl
         )
-        data = jax.lax.fori_loop(0, n, lambda _, d: mjx.step(device_model, d), data)
-        return PhysicsState(data.qpos, data.qvel, data.qacc_warmstart, data.time)
+        data = jax.lax.fori_loop(0, n, lambda _, d: mjx.step(own, d), data)
+        return state._replace(
+            qpos=data.qpos, qvel=data.qvel, qacc_warmstart=data.qacc_warmstart, time=data.time, ctrl=ctrl
+        )
 
-    return from_model("mjx", model, step)
+    return from_model("mjx", model, step, varied)

@@ -7,6 +7,7 @@ batch. The callback reads nothing but its argument, so the step can be scanned, 
 import copy
 import os
 import threading
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -22,29 +23,31 @@ from envs.physics.models import quiet
 class _Pool:
     """One `Batch` per batch size met so far, behind a lock: a Batch serves one caller at a time."""
 
-    def __init__(self, model: mujoco.MjModel, num_threads: int):
+    def __init__(self, model: mujoco.MjModel, num_threads: int, varied: Sequence[str]):
         self._model = model
         self._num_threads = num_threads
+        self._varied = varied
         self._batches: dict[int, tuple[Batch, list[np.ndarray]]] = {}
-        self._ends = np.cumsum([model.nq, model.nv, model.nv, model.nu])
+        sizes = [model.nq, model.nv, model.nv, model.nu, *(getattr(model, name).size for name in varied)]
+        self._ends = np.cumsum(sizes)
         self._lock = threading.Lock()
 
     def _batch(self, num: int) -> tuple[Batch, list[np.ndarray]]:
-        """The batch of `num` simulations and its live views [num, ...] of qpos, qvel, qacc_warmstart and ctrl."""
+        """The batch of `num` simulations and its live views [num, ...]: the state, ctrl, and the varied fields."""
         if num not in self._batches:
             batch = Batch(self._model, num, nthread=min(self._num_threads, num))
             views = [batch.bind(name) for name in ("qpos", "qvel", "qacc_warmstart", "ctrl")]
-            self._batches[num] = batch, views
+            self._batches[num] = batch, views + [batch.expand(name) for name in self._varied]
         return self._batches[num]
 
-    def step(self, rows: Float[np.ndarray, "... nq+2nv+nu"], num_substeps: int) -> Float[np.ndarray, "... nq+2nv"]:
-        """Advance (qpos, qvel, qacc_warmstart, ctrl) rows; a simulation that raises an error comes back as NaN."""
+    def step(self, rows: Float[np.ndarray, "... row"], num_substeps: int) -> Float[np.ndarray, "... nq+2nv"]:
+        """Advance rows of (qpos, qvel, qacc_warmstart, ctrl, varied fields); a simulation that fails becomes NaN."""
         lead, dtype = rows.shape[:-1], rows.dtype
         rows = rows.reshape(-1, rows.shape[-1])
         with self._lock, quiet(), np.errstate(all="ignore"):
             batch, views = self._batch(len(rows))
             for view, part in zip(views, np.split(rows, self._ends[:-1], axis=-1), strict=True):
-                view[:] = part
+                view[:] = part.reshape(view.shape)
             try:
                 batch.step(nstep=num_substeps)
             except SimulationError as error:
@@ -58,22 +61,24 @@ def _num_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def make(model: mujoco.MjModel, num_threads: int = 0) -> Physics:
+def make(model: mujoco.MjModel, varied: Sequence[str] = (), num_threads: int = 0) -> Physics:
     """Load `model` into the C engine.
 
     Args:
       model: compiled model.
+      varied: fields of the model in which simulations differ.
       num_threads: threads of the pool; 0 means one per CPU.
     """
     model = copy.copy(model)
     # A diverged simulation must show: by default the C engine would silently reset it to qpos0.
     model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-    pool = _Pool(model, num_threads or _num_cpus())
+    pool = _Pool(model, num_threads or _num_cpus(), varied)
     ends = (model.nq, model.nq + model.nv)
 
     def step(state: PhysicsState, ctrl: jax.Array, n: int) -> PhysicsState:
         # One packed array each way: every argument and result of a callback costs tens of microseconds.
-        row = jnp.concatenate([state.qpos, state.qvel, state.qacc_warmstart, ctrl])
+        own = [jnp.ravel(state.model[name]).astype(ctrl.dtype) for name in varied]
+        row = jnp.concatenate([state.qpos, state.qvel, state.qacc_warmstart, ctrl, *own])
         result = jax.pure_callback(
             lambda rows: pool.step(np.asarray(rows), n),
             jax.ShapeDtypeStruct((model.nq + 2 * model.nv,), row.dtype),
@@ -81,6 +86,7 @@ def make(model: mujoco.MjModel, num_threads: int = 0) -> Physics:
             vmap_method="broadcast_all",
         )
         qpos, qvel, warmstart = jnp.split(result, ends)
-        return PhysicsState(qpos, qvel, warmstart, state.time + n * model.opt.timestep)
+        time = state.time + n * model.opt.timestep
+        return state._replace(qpos=qpos, qvel=qvel, qacc_warmstart=warmstart, time=time, ctrl=ctrl)
 
-    return from_model("native", model, step)
+    return from_model("native", model, step, varied)

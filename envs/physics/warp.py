@@ -7,6 +7,7 @@ counted and masked like any simulation that diverged.
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +20,14 @@ from envs.physics import capsules
 from envs.physics.base import Physics, PhysicsState, from_model
 
 
-def make(model: mujoco.MjModel, graph_mode: str | None = None, capacity: float = 1.0) -> Physics:
+def make(
+    model: mujoco.MjModel, varied: Sequence[str] = (), graph_mode: str | None = None, capacity: float = 1.0
+) -> Physics:
     """Load `model` into MJX-Warp.
 
     Args:
       model: compiled model.
+      varied: fields of the model in which simulations differ.
       graph_mode: how the kernels are captured into a CUDA graph on a GPU: `WARP` (MJX's default), `WARP_STAGED`,
         `JAX` or `NONE` (see `warp.JaxCallableGraphMode`). A CPU has no graphs.
       capacity: fraction of the model's greatest possible number of contacts to make room for.
@@ -52,12 +56,15 @@ def make(model: mujoco.MjModel, graph_mode: str | None = None, capacity: float =
         data = blank(num_worlds)
 
         def one(state, ctrl):
+            own = device_model.replace(**state.model)
             now = data.replace(
                 qpos=state.qpos, qvel=state.qvel, qacc_warmstart=state.qacc_warmstart, time=state.time, ctrl=ctrl
             )
-            now = jax.lax.fori_loop(0, n, lambda _, d: mjx.step(device_model, d), now)
+            now = jax.lax.fori_loop(0, n, lambda _, d: mjx.step(own, d), now)
             fits = now._impl.overflow.reshape(()) == 0
-            return PhysicsState(jnp.where(fits, now.qpos, jnp.nan), now.qvel, now.qacc_warmstart, now.time)
+            qpos = jnp.where(fits, now.qpos, jnp.nan)
+            warmstart = now.qacc_warmstart
+            return state._replace(qpos=qpos, qvel=now.qvel, qacc_warmstart=warmstart, time=now.time, ctrl=ctrl)
 
         flat = jax.tree.map(lambda x: x.reshape(num_worlds, *x.shape[len(lead) :]), (state, ctrl))
         after = jax.vmap(one)(*flat)
@@ -76,7 +83,7 @@ def make(model: mujoco.MjModel, graph_mode: str | None = None, capacity: float =
         after = advance(single, ctrl.astype(jnp.float32), n)
         return jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)
 
-    return from_model("warp", model, step)
+    return from_model("warp", model, step, varied)
 
 
 def _uniform(leaf):

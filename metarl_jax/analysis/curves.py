@@ -68,8 +68,10 @@ def draw_groups(path: Path, groups: Mapping[str, Sequence[Curve]]) -> None:
 
 
 def draw_run(path: Path, records: Sequence[Mapping[str, Any]], label: str) -> None:
-    """One run: test and train return against steps and time, and each base task's test return."""
-    figure, axes = figures.new(3)
+    """One run: test and train return against steps and time; where there are several base tasks, each one's too."""
+    evaluated = [r for r in records if r.get("test_return") is not None]
+    several = bool(evaluated) and len(evaluated[-1]["test_return_by_family"]) > 1
+    figure, axes = figures.new(3 if several else 2)
     members = curves(records)
     if members:
         blue = figures.colours(1)[0]
@@ -84,17 +86,18 @@ def draw_run(path: Path, records: Sequence[Mapping[str, Any]], label: str) -> No
         label="train",
         zorder=0,
     )
-    _draw_families(axes[2], [r for r in records if r.get("test_return") is not None])
+    if several:
+        _draw_families(axes[2], evaluated)
+        axes[2].set(xlabel="environment steps", ylabel="test return by base task")
     axes[0].set(xlabel="environment steps", ylabel="return")
     axes[1].set(xlabel="training time [min]", ylabel="return")
-    axes[2].set(xlabel="environment steps", ylabel="test return by base task")
     for axis in axes:
         figures.legend(axis)
     figures.save(figure, path)
 
 
 def _draw_families(axis: Axes, evaluated: Sequence[Mapping[str, Any]]) -> None:
-    names = list(evaluated[-1]["test_return_by_family"]) if evaluated else []
+    names = list(evaluated[-1]["test_return_by_family"])
     env_steps = [r["env_steps"] for r in evaluated]
     for name, colour in zip(names, figures.colours(len(names)), strict=True):
         values = [r["test_return_by_family"][name] for r in evaluated]

@@ -10,25 +10,7 @@ from envs.bodies import ant
 from envs.core import update_where
 from envs.physics.base import cold_start
 from envs.wrappers import reveal_task
-
-N = 8
-
-
-def start(env, n=N, seed=0):
-    keys = jax.random.split(jax.random.key(seed), n)
-    return jax.jit(jax.vmap(env.reset))(keys, env.sample_tasks(jax.random.key(seed + 1), "train", n))
-
-
-def roll(env, state, steps, seed=2):
-    """State [steps, n, ...] under random actions."""
-    n = state.obs.shape[0]
-    actions = jax.random.uniform(jax.random.key(seed), (steps, n, env.spec.action_size), minval=-1.0, maxval=1.0)
-
-    def body(state, action):
-        after = jax.vmap(env.step)(state, action)
-        return after, after
-
-    return jax.jit(lambda s, a: jax.lax.scan(body, s, a)[1])(state, actions)
+from tests.envs.rolling import N, roll, start
 
 
 def test_horizon_truncates_and_resets():
@@ -87,41 +69,6 @@ def test_nothing_not_finite_leaves():
     np.testing.assert_array_equal(after.obs[3], plain.obs[3])
     np.testing.assert_array_equal(after.time, [0, 0, 0, 1])
     assert np.all(np.isfinite(step(after, jnp.zeros((4, 6))).obs))
-
-
-def test_task_changes():
-    """Only at multiples of the period, with the stated probability, and unseen by the agent."""
-    n, period, steps = 64, 4, 40
-    # A change at an episode's end would not be one of the episode's steps.
-    options = {"period": period, "horizon": 20}
-    env = envs.make("cheetah_dir_nonstat", "native", **options)
-    still = envs.make("cheetah_dir_nonstat", "native", change_probability=0.0, **options)
-    assert not env.spec.stationary and envs.make("cheetah_dir", "native").spec.stationary
-    first = start(env, n)
-    states, same = roll(env, first, steps), roll(still, first, steps)
-    changed = np.asarray(states.metrics["task_changed"])
-    time = np.arange(1, steps + 1) % 20
-    assert not changed[(time % period != 0) | (time == 0)].any()
-    due = changed[(time % period == 0) & (time != 0)]
-    assert abs(due.mean() - 0.5) < 4 * 0.5 / np.sqrt(due.size)
-    assert len(np.unique(due, axis=1).T) > 10  # lanes toss their own coins
-    direction = np.asarray(states.task.spec[..., 0])
-    before = np.concatenate([np.asarray(first.task.spec)[None, :, 0], direction[:-1]])
-    np.testing.assert_array_equal(direction, np.where(changed, -before, before))
-    np.testing.assert_array_equal(states.task.label, (1 - direction) / 2)
-    assert not np.any(same.metrics["task_changed"])
-    # Up to the first reset, whose noise continues the coin's key, the agent sees the same.
-    np.testing.assert_array_equal(states.final_obs[:20], same.final_obs[:20])
-    # The reward belongs to the task before the change.
-    velocity = np.sign(states.reward[period - 1]) * np.sign(same.reward[period - 1])
-    np.testing.assert_array_equal(velocity, 1.0)
-
-
-def test_velocity_is_redrawn_in_range():
-    env = envs.make("cheetah_vel_nonstat", "native", period=1, change_probability=1.0)
-    speeds = np.asarray(roll(env, start(env), 50).task.spec)
-    assert speeds.min() >= 0 and speeds.max() <= 3 and np.ptp(speeds) > 2.5
-    assert len(np.unique(speeds)) == speeds.size
 
 
 @pytest.mark.parametrize("x64", [False, True])

@@ -17,7 +17,8 @@ import pytest
 import envs
 from envs import ConfigurationError
 from envs.physics import capsules, mjx, models, native, resolve
-from envs.physics.base import PhysicsState, cold_start, is_finite
+from envs.physics.base import is_finite
+from tests.helpers import float64
 
 BODIES = ("half_cheetah", "ant")
 needs_warp = pytest.mark.skipif(importlib.util.find_spec("warp") is None, reason="warp-lang is not installed")
@@ -40,8 +41,8 @@ def trajectory(physics, qpos, qvel, ctrls, n=1):
         after = jax.vmap(physics.step, in_axes=(0, 0, None))(state, ctrl, n)
         return after, after
 
-    start = jax.vmap(cold_start)(jnp.asarray(qpos), jnp.asarray(qvel))
-    return jax.jit(lambda s, c: jax.lax.scan(body, s, c)[1])(start, jnp.asarray(ctrls))
+    start = jax.vmap(physics.init)(jnp.asarray(qpos), jnp.asarray(qvel))
+    return jax.block_until_ready(jax.jit(lambda s, c: jax.lax.scan(body, s, c)[1])(start, jnp.asarray(ctrls)))
 
 
 @cache
@@ -49,7 +50,7 @@ def native_float64(body):
     """Model, starts, controls and native's trajectory of 8 simulations over 200 physics steps."""
     model = models.load(f"{body}.xml")
     qpos, qvel, ctrls = random_starts(model, 8)
-    with jax.enable_x64(True):
+    with float64():
         return model, qpos, qvel, ctrls, trajectory(native.make(model), qpos, qvel, ctrls)
 
 
@@ -77,9 +78,9 @@ def test_mjx_follows_native(body):
     Contacts are chaotic: rounding grows a millionfold in 200 steps, and in one ant of eight beyond 1e-8.
     """
     model, qpos, qvel, ctrls, states = native_float64(body)
-    with jax.enable_x64(True):
+    with float64():
         physics = mjx.make(model)
-        start = jax.vmap(cold_start)(jnp.asarray(qpos), jnp.asarray(qvel))
+        start = jax.vmap(physics.init)(jnp.asarray(qpos), jnp.asarray(qvel))
         before = jax.tree.map(lambda x, x0: jnp.concatenate([x0[None], x[:-1]]), states, start)
 
         def step(own, inputs):
@@ -192,7 +193,7 @@ def test_native_under_nested_vmap_and_eager():
     model = models.load("half_cheetah.xml")
     physics = native.make(model)
     qpos, qvel, ctrls = random_starts(model, 6)
-    states = jax.vmap(cold_start)(jnp.asarray(qpos), jnp.asarray(qvel))
+    states = jax.vmap(physics.init)(jnp.asarray(qpos), jnp.asarray(qvel))
     ctrl = jnp.asarray(ctrls[0], jnp.float32)
     flat = jax.vmap(lambda s, c: physics.step(s, c, 5))(states, ctrl)
     nested = jax.tree.map(lambda x: x.reshape(2, 3, *x.shape[1:]), (states, ctrl))
@@ -218,9 +219,8 @@ def test_divergence_is_silent(tmp_path):
     code = (
         "import numpy as np, jax, jax.numpy as jnp\n"
         "from envs.physics import models, native\n"
-        "from envs.physics.base import cold_start\n"
         "physics = native.make(models.load('half_cheetah.xml'))\n"
-        "jax.block_until_ready(physics.step(cold_start(jnp.full(9, np.nan), jnp.zeros(9)), jnp.zeros(6), 5))\n"
+        "jax.block_until_ready(physics.step(physics.init(jnp.full(9, np.nan), jnp.zeros(9)), jnp.zeros(6), 5))\n"
     )
     root = str(Path(envs.__file__).parents[1])
     env = {**os.environ, "PYTHONPATH": root, "JAX_PLATFORMS": "cpu"}
@@ -242,7 +242,7 @@ def test_fast_iterations_change_no_trajectory(body):
     model, qpos, qvel, ctrls, states = native_float64(body)
     shipped = copy.copy(model)
     shipped.opt.iterations, shipped.opt.ls_iterations = 100, 50
-    with jax.enable_x64(True):
+    with float64():
         other = trajectory(native.make(shipped), qpos, qvel, ctrls)
     np.testing.assert_array_equal(other.qpos, states.qpos)
 
@@ -268,7 +268,7 @@ def test_state_is_the_whole_truth():
     model = models.load("ant.xml")
     qpos, qvel, ctrls = random_starts(model, 4)
     whole = trajectory(native.make(model), qpos, qvel, ctrls[:20].astype(np.float32))
-    middle = PhysicsState(*(jnp.asarray(np.asarray(x)[9]) for x in whole))
+    middle = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[9]), whole)
     physics = native.make(model)
     for t in range(10, 20):
         middle = jax.vmap(lambda s, c: physics.step(s, c, 1))(middle, jnp.asarray(ctrls[t], jnp.float32))

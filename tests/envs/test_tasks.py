@@ -20,6 +20,7 @@ SIZES = {
     "cheetah_eight": (80, 40),
     "ant_multitask": (90, 45),
 }
+GRIDS = tuple(name for name in envs.names() if name.endswith(("_grid", "_mass", "_friction")))
 TWO_TASKS = ("cheetah_dir", "ant_dir", "cheetah_dir_nonstat", "ant_dir_nonstat")
 # A sub-task without parameters, or with a sign, is in both sets.
 SHARED = (*TWO_TASKS, "cheetah_2task", "cheetah_3task")
@@ -38,7 +39,7 @@ def test_sets(name):
     assert train.spec.shape[-1] == test.spec.shape[-1] == env.spec.task_size
     assert bool(rows(train) & rows(test)) == (name in SHARED)
     jax.tree.map(np.testing.assert_array_equal, (train, test), (again.train_tasks, again.test_tasks))
-    if name not in TWO_TASKS:
+    if name not in TWO_TASKS and name not in GRIDS:
         assert rows(train) != rows(other.train_tasks)
     for task in (train, test):
         assert np.all(np.isfinite(task.spec)) and np.max(task.label) < len(env.spec.subtasks)
@@ -148,3 +149,35 @@ def test_overlapping_sets_are_refused_unless_said_otherwise():
     with pytest.raises(ConfigurationError, match="in common"):
         wrappers.multi_task(base, "same", jax.random.key(0), (subtask,), 1, 1)
     assert jnp.all(train.spec == 1.0)
+
+
+LINES = ("cheetah_vel_grid", "ant_dir_grid", "humanoid_dir_grid", "hopper_mass", "walker_friction")
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_grids_are_split_as_published(name):
+    points = {
+        "cheetah_vel_grid": np.linspace(0.1, 4.0, 40)[:, None],
+        "hopper_mass": np.linspace(-2, 2, 40)[:, None],
+        "walker_friction": np.linspace(-2, 2, 40)[:, None],
+    }
+    angles = np.arange(40) * 2 * np.pi / 40
+    points = points.get(name, np.stack([np.cos(angles), np.sin(angles)], -1))
+    np.testing.assert_allclose(spec(name), points[10:30], atol=1e-6)
+    moderate, extreme = [5, 6, 7, 8, 9, 30, 31, 32, 33, 34], [0, 1, 2, 3, 4, 35, 36, 37, 38, 39]
+    np.testing.assert_allclose(spec(name, "test", "moderate"), points[moderate], atol=1e-6)
+    np.testing.assert_allclose(spec(name, "test", "extreme"), points[extreme], atol=1e-6)
+
+
+def test_ant_goal_grid():
+    for split, subtask, radii, side in (
+        ("train", "train", (0.8, 1.2), 1),
+        ("test", "moderate", (1.6,), 1),
+        ("test", "extreme", (1.6,), -1),
+    ):
+        goals = spec("ant_goal_grid", split, subtask)
+        radius = np.linalg.norm(goals, axis=-1)
+        np.testing.assert_allclose(np.unique(radius.round(4)), radii)
+        assert len(goals) == 10 * len(radii) and (side * goals[:, 0] > -1e-6).all()
+    with pytest.raises(ConfigurationError, match="20 tasks of a kind, not 21"):
+        envs.make("ant_goal_grid", "native", num_train_tasks=21)
