@@ -24,9 +24,16 @@ from mujoco.batch import Batch
 
 import envs
 from benchmarks.provenance import provenance
+from envs.benchmarks import BENCHMARKS as TABLE
 from envs.physics import models
 
-BENCHMARKS = {"half_cheetah": ("cheetah_vel", "half_cheetah.xml"), "ant": ("ant_goal", "ant.xml")}
+BENCHMARKS = {
+    "half_cheetah": "cheetah_vel",
+    "ant": "ant_goal",
+    "walker2d": "walker_rand_params",  # every lane with a model of its own
+    "hopper": "hopper_mass",
+    "humanoid": "humanoid_dir",
+}
 SLOW_ON_CPU = ("mjx", "warp")
 
 
@@ -34,8 +41,8 @@ SLOW_ON_CPU = ("mjx", "warp")
 class Config:
     """What to measure."""
 
-    bodies: tuple[str, ...] = ("half_cheetah", "ant")
-    """Of half_cheetah and ant."""
+    bodies: tuple[str, ...] = tuple(BENCHMARKS)
+    """Of half_cheetah, ant, walker2d, hopper and humanoid."""
     engines: tuple[str, ...] = ("native", "mjx", "warp")
     """Engines; warp is skipped where it is not installed."""
     variants: tuple[str, ...] = ("fast", "reference")
@@ -52,7 +59,7 @@ class Config:
 
 def stack(engine: str, body: str, variant: str, batch: int, steps: int) -> Callable[[], None]:
     """`steps` control steps of `batch` environments, observation to auto-reset, as one jitted scan; compiled."""
-    env = envs.make(BENCHMARKS[body][0], engine, variant)
+    env = envs.make(BENCHMARKS[body], engine, variant)
     tasks = env.sample_tasks(jax.random.key(0), "train", batch)
     state = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(1), batch), tasks)
     shape = (steps, batch, env.spec.action_size)
@@ -68,18 +75,20 @@ def stack(engine: str, body: str, variant: str, batch: int, steps: int) -> Calla
 
 def bare(body: str, variant: str, batch: int, steps: int) -> Callable[[], None]:
     """The C engine alone: `steps` control steps of `batch` simulations on all CPUs."""
-    model = models.load(BENCHMARKS[body][1], variant)
+    robot = TABLE[BENCHMARKS[body]]().body
+    model = models.load(robot.file, variant, robot.timestep)
     engine = Batch(model, batch)
     rng = np.random.default_rng(0)
     qpos = model.qpos0 + rng.uniform(-0.1, 0.1, (batch, model.nq))
-    controls = rng.uniform(-1.0, 1.0, (steps, batch, model.nu))
+    low, high = model.actuator_ctrlrange.T
+    controls = rng.uniform(low, high, (steps, batch, model.nu))
 
     def run() -> None:
         engine.qpos, engine.qvel, engine.qacc_warmstart = qpos, 0.0, 0.0
         ctrl = engine.bind("ctrl")
         for control in controls:
             ctrl[:] = control
-            engine.step(nstep=5)
+            engine.step(nstep=robot.frame_skip)
 
     return run
 

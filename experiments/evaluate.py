@@ -30,16 +30,23 @@ class Config:
     """Episodes in a row on each task, with one memory; the first begins without knowledge."""
     seed: int = 0
     """Of the episodes' initial states."""
+    physics: str | None = None
+    """Engine to evaluate on; None: the one it was trained on."""
+    variant: str | None = None
+    """Model variant to evaluate on, fast or reference; None: the one it was trained on."""
     json: str | None = None
     """Also write the numbers to this file."""
 
 
-def load(run: str | Path, episodes: int | None = None) -> tuple[loop.Experiment, Any, dict[str, Any]]:
+def load(
+    run: str | Path, episodes: int | None = None, **changes: str | None
+) -> tuple[loop.Experiment, Any, dict[str, Any]]:
     """Rebuild a run from its directory.
 
     Args:
       run: its directory.
       episodes: in a row, per evaluation; None for the run's own number.
+      **changes: fields of its configuration to replace, such as `variant`; None leaves one as it is.
 
     Returns:
       The experiment, its `TrainState`, and the checkpoint's `epoch` and `seconds`.
@@ -52,7 +59,9 @@ def load(run: str | Path, episodes: int | None = None) -> tuple[loop.Experiment,
     if name not in cli.ALGORITHMS:
         raise ConfigurationError(f"{run} holds a run of {name!r}: known: {', '.join(cli.ALGORITHMS)}")
     module = importlib.import_module(cli.ALGORITHMS[name])
-    experiment = module.build(rundir.fill(module.Config(), content["config"], run), episodes=episodes)
+    config = rundir.fill(module.Config(), content["config"], run)
+    config = dataclasses.replace(config, **{k: v for k, v in changes.items() if v is not None})
+    experiment = module.build(config, episodes=episodes)
     checkpoints = Checkpoints(Path(run) / "checkpoints")
     restored = checkpoints.restore(loop.template(experiment.trainer))
     checkpoints.close()
@@ -68,7 +77,7 @@ def evaluate(config: Config) -> int:
     if config.json and not Path(config.json).absolute().parent.is_dir():
         raise ConfigurationError(f"--json: there is no directory for {config.json}")
     compilation.configure()
-    experiment, state, info = load(config.run, config.episodes)
+    experiment, state, info = load(config.run, config.episodes, physics=config.physics, variant=config.variant)
     evaluation = jax.device_get(jax.jit(experiment.trainer.evaluate)(state, jax.random.key(config.seed)))
     returns = np.asarray(evaluation.returns).mean(0)
     tasks = HeldOutTasks.of(experiment.test_tasks)

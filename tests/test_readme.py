@@ -3,14 +3,21 @@
 import re
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+import envs
+from envs import benchmarks, registry
+
+ROOT = Path(__file__).parent.parent
+README, CONTRIBUTING = ((ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md"))
+EXAMPLES, ADDITIONS = (re.findall(r"```python\n(.*?)```", text, re.DOTALL) for text in (README, CONTRIBUTING))
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) >= 2
+    assert len(EXAMPLES) >= 3 and len(ADDITIONS) == 2
 
 
 @pytest.mark.parametrize("code", EXAMPLES, ids=lambda code: code.splitlines()[-1][:30])
@@ -20,11 +27,32 @@ def test_example_runs(code):
     exec(code, names)
     if "metrics" in names:
         assert names["metrics"]["critic_loss"].shape == (8,)
+    elif "vector_env" in names:
+        assert names["obs"].shape == (64, 17) and names["brax_env"].observation_size == 17
     else:
         assert names["state"].obs.shape == (256, 20)
 
 
-def test_every_benchmark_is_named():
-    import envs
+def test_additions_run(monkeypatch):
+    """A new task on a known body and a new body: registered, stepped, and rewarded as their text says."""
+    known = dict(benchmarks.BENCHMARKS)
+    monkeypatch.setattr(benchmarks, "BENCHMARKS", known)
+    monkeypatch.setattr(registry, "BENCHMARKS", known)
+    names: dict = {}
+    for code in ADDITIONS:
+        assert len(code.splitlines()) < 50
+        exec(code, names)
+    for name, obs_size in (("cheetah_lean", 20), ("swimmer_dir", 8)):
+        env = envs.make(name, "native")
+        assert env.train_tasks.family.shape == (40,) and env.spec.obs_size == obs_size
+        task = jax.tree.map(lambda x: x[3], env.train_tasks)
+        before = env.reset(jax.random.key(0), task)
+        after = env.step(before, jnp.full(env.spec.action_size, 0.5))
+        q0, q1, a, s = (np.asarray(x) for x in (before.physics.qpos, after.physics.qpos, after.physics.ctrl, task.spec))
+        lean = -abs(q1[2] - s[0]) - 0.05 * np.sum(a**2)
+        swim = (q1[:2] - q0[:2]) / env.spec.dt @ s[:2] - 1e-4 * np.sum(a**2) if name == "swimmer_dir" else None
+        np.testing.assert_allclose(after.reward, lean if swim is None else swim, rtol=1e-4)
 
+
+def test_every_benchmark_is_named():
     assert [name for name in envs.names() if f"`{name}`" not in README] == []

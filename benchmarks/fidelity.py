@@ -1,0 +1,82 @@
+"""Does a policy that was trained on `fast` models score the same on the models as shipped?
+
+    python -m benchmarks.fidelity runs/moss-cheetah_vel-... runs/moss-ant_goal-...
+
+Each run's policy plays the same episodes (same tasks, same initial states) on both variants. A row is one run: mean
+returns, and the mean difference with its 95 % bootstrap interval over tasks and repetitions.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+import tyro
+from scipy import stats
+
+from benchmarks.provenance import provenance
+from envs.physics.models import VARIANTS
+from experiments.evaluate import load
+from metarl_jax.training import compilation
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What to compare."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Run directories, one body each."""
+    repeats: int = 10
+    """Episodes per held-out task."""
+    out: Path = Path("benchmarks/results/fidelity.json")
+    """The JSON file."""
+
+
+def returns(run: Path, variant: str, repeats: int) -> np.ndarray:
+    """[repeats * tasks] first-episode returns of a run's policy; the same initial states for every variant."""
+    experiment, state, _ = load(run, 1, variant=variant)
+    evaluate = jax.jit(experiment.trainer.evaluate)
+    values = [np.asarray(evaluate(state, jax.random.key(i)).returns)[0, 0] for i in range(repeats)]
+    return np.concatenate(values)
+
+
+def row(run: Path, repeats: int) -> dict[str, Any]:
+    """One run on both variants."""
+    fast, reference = (returns(run, variant, repeats) for variant in VARIANTS)
+    difference = reference - fast
+    interval = stats.bootstrap((difference,), np.mean, rng=np.random.default_rng(0)).confidence_interval
+    config = json.loads((run / "config.json").read_text())
+    summary = json.loads((run / "summary.json").read_text())
+    return {
+        "env": config["environment"]["name"],
+        "trained_env_steps": summary["env_steps"],
+        "episodes": len(fast),
+        "fast": float(fast.mean()),
+        "reference": float(reference.mean()),
+        "difference": float(difference.mean()),
+        "low": float(interval.low),
+        "high": float(interval.high),
+        "percent": float(100 * difference.mean() / abs(fast.mean())),
+    }
+
+
+def main(config: Config) -> None:
+    """Compare, print a table, write JSON."""
+    compilation.configure()
+    rows = []
+    print(f"{'benchmark':22}{'fast':>10}{'reference':>11}{'difference':>12}{'95 % interval':>20}{'percent':>9}")
+    for run in config.runs:
+        rows.append(one := row(run, config.repeats))
+        print(
+            f"{one['env']:22}{one['fast']:10.1f}{one['reference']:11.1f}{one['difference']:12.2f}"
+            f"{one['low']:10.2f}, {one['high']:8.2f}{one['percent']:9.2f}",
+            flush=True,
+        )
+    config.out.write_text(json.dumps({"machine": provenance("benchmarks.fidelity"), "rows": rows}, indent=1) + "\n")
+    print(f"wrote {config.out}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

@@ -1,0 +1,114 @@
+"""The same environments for other people's code: as a Brax environment, and as a Gymnasium vector environment."""
+
+from typing import Any
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+from brax.envs.base import Env as BraxEnv
+from brax.envs.base import State as BraxState
+from gymnasium.vector import AutoresetMode, VectorEnv
+
+from envs.core import Environment, Task
+from envs.errors import ConfigurationError
+
+
+class _Brax(BraxEnv):
+    def __init__(self, env: Environment, split: str):
+        self.env, self.split = env, split
+
+    def reset(self, rng: jax.Array) -> BraxState:
+        key_task, key_reset = jax.random.split(rng)
+        task = jax.tree.map(lambda x: x[0], self.env.sample_tasks(key_task, self.split, 1))
+        state = self.env.reset(key_reset, task)
+        zero = jnp.zeros_like(state.reward)
+        return BraxState(pipeline_state=state, obs=state.obs, reward=zero, done=zero, metrics={"diverged": zero})
+
+    def step(self, state: BraxState, action: jax.Array) -> BraxState:
+        after = self.env.step(state.pipeline_state, action)
+        diverged = after.metrics["diverged"]
+        return state.replace(
+            pipeline_state=after,
+            obs=after.final_obs,
+            reward=after.reward,
+            done=(after.terminated | diverged).astype(after.reward.dtype),
+            metrics=state.metrics | {"diverged": diverged.astype(after.reward.dtype)},
+        )
+
+    @property
+    def observation_size(self) -> int:
+        return self.env.spec.obs_size
+
+    @property
+    def action_size(self) -> int:
+        return self.env.spec.action_size
+
+    @property
+    def backend(self) -> str:
+        return self.env.spec.engine
+
+
+def to_brax(env: Environment, split: str = "train") -> BraxEnv:
+    """A `brax.envs.Env` of one lane, for `brax.envs.training.wrap(env, episode_length=env.spec.horizon)`.
+
+    Every reset draws a task of the `split`. Episodes end by termination or divergence; the time limit is left to
+    Brax's wrapper, whose `episode_length` must not exceed this environment's horizon. `obs` is the observation that a
+    step led to, never that of a new episode.
+    """
+    return _Brax(env, split)
+
+
+class _Gymnasium(VectorEnv):
+    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012 (Gymnasium's own attribute)
+
+    def __init__(self, env: Environment, num_envs: int, split: str):
+        self.env, self.num_envs, self.split = env, num_envs, split
+        spec = env.spec
+        self.single_observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (spec.obs_size,), np.float32)
+        self.single_action_space = gymnasium.spaces.Box(-1.0, 1.0, (spec.action_size,), np.float32)
+        batch = gymnasium.vector.utils.batch_space
+        self.observation_space = batch(self.single_observation_space, num_envs)
+        self.action_space = batch(self.single_action_space, num_envs)
+        self._reset = jax.jit(jax.vmap(env.reset))
+        self._step = jax.jit(jax.vmap(env.step))
+        self._state: Any = None
+
+    @property
+    def tasks(self) -> Task:
+        """[num_envs, ...] the current task of each lane."""
+        return self._state.task
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
+        super().reset(seed=seed)
+        key_task, key_reset = jax.random.split(jax.random.key(int(self.np_random.integers(2**31))))
+        tasks = (options or {}).get("tasks")
+        if tasks is None:
+            tasks = self.env.sample_tasks(key_task, self.split, self.num_envs)
+        elif len(tasks.family) != self.num_envs:
+            raise ConfigurationError(f"options['tasks'] holds {len(tasks.family)} tasks for {self.num_envs} lanes")
+        self._state = self._reset(jax.random.split(key_reset, self.num_envs), tasks)
+        return np.array(self._state.obs, np.float32), {}
+
+    def step(self, actions):
+        self._state = state = self._step(self._state, jnp.asarray(actions, jnp.float32))
+        done = np.asarray(state.terminated | state.truncated)
+        info: dict[str, Any] = {}
+        if done.any():
+            info = {"final_obs": np.array(state.final_obs, np.float32), "_final_obs": done}
+        flags = np.array(state.terminated), np.array(state.truncated)
+        return np.array(state.obs, np.float32), np.array(state.reward, np.float64), *flags, info
+
+
+def to_gymnasium(env: Environment, num_envs: int, split: str = "train") -> VectorEnv:
+    """A `gymnasium.vector.VectorEnv` of `num_envs` lanes, which reset themselves in the step that ends an episode.
+
+    Every reset draws each lane's task from the `split`, or takes them from `options={"tasks": Task [num_envs, ...]}`.
+    An ended lane's last observation is in `info["final_obs"]`, where `info["_final_obs"]` says so.
+
+    Raises:
+      ConfigurationError: num_envs < 1.
+    """
+    if num_envs < 1:
+        raise ConfigurationError(f"num_envs must be >= 1, got {num_envs}")
+    return _Gymnasium(env, num_envs, split)
