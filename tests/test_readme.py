@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import envs
+from benchmarks import readme
 from envs import benchmarks, registry
 
 ROOT = Path(__file__).parent.parent
@@ -56,3 +57,7 @@ def test_additions_run(monkeypatch):
 
 def test_every_benchmark_is_named():
     assert [name for name in envs.names() if f"`{name}`" not in README] == []
+
+
+def test_tables_are_the_files():
+    assert readme.rewritten(README) == README, "run python -m benchmarks.readme"

@@ -1,0 +1,105 @@
+"""Write README's result tables from the JSON files beside this module: python -m benchmarks.readme."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- results: written by benchmarks/readme.py -->\n", "<!-- end of results -->\n"
+
+REFERENCES = {
+    "cheetah_vel": "idle -300; CEMRL -17 to -25, 13-22 h on a GPU",
+    "cheetah_dir": "idle 0; CEMRL 1630-1998, 18-22 h on a GPU",
+    "point_robot": "idle -21",
+    "cheetah_multitask": "idle -200",
+    "ant_multitask": "idle -200",
+}
+"""What a learner's return is compared with."""
+
+
+def read(name: str) -> dict[str, Any]:
+    """A result file."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def row(cells: list[str]) -> str:
+    """A line of a table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join([row(head), row(["---"] * len(head)), *map(row, rows)]) + "\n"
+
+
+def learning() -> str:
+    """Every published run."""
+    rows = []
+    for env, reference in REFERENCES.items():
+        for run in read(f"moss_{env}_fast")["runs"]:
+            summary, seeds = run["summary"], run["config"]["config"]["run"]
+            seed = str(seeds["seed"]) if seeds["seeds"] == 1 else f"{seeds['seeds']} vmapped"
+            returns = [f"{summary[name]:.1f}" for name in ("test_return", "best_test_return")]
+            seconds = [f"{summary['seconds']:.0f}", f"{summary['compile_seconds']:.0f}"]
+            rows.append([f"`{env}`", seed, f"{summary['env_steps']:,}", *seconds, *returns, reference])
+    head = ["benchmark", "seed", "env steps", "training seconds", "compilation", "final", "best", "reference level"]
+    return table(head, rows)
+
+
+def physics() -> str:
+    """Steps per second of every engine."""
+    results = read("physics_cpu")["results"]
+    engines = list(dict.fromkeys(r["engine"] for r in results))
+    rows = []
+    for key in dict.fromkeys((r["body"], r["variant"], r["batch"]) for r in results):
+        found = {r["engine"]: r for r in results if (r["body"], r["variant"], r["batch"]) == key}
+        cells = [
+            f"{found[e]['env_steps_per_s']:,.0f}" + ("" if e == "bare" else f" ({found[e]['ratio_to_bare']:.2g})")
+            if e in found
+            else "-"
+            for e in engines
+        ]
+        rows.append([*map(str, key), *cells])
+    return table(["body", "models", "batch", *engines], rows)
+
+
+def fidelity() -> str:
+    """The same policies on both model variants."""
+    rows = [
+        [
+            f"`{r['env']}`",
+            f"{r['fast']:.1f}",
+            f"{r['reference']:.1f}",
+            f"{r['difference']:.2f} [{r['low']:.2f}, {r['high']:.2f}]",
+            f"{r['percent']:.1f} %",
+        ]
+        for r in read("fidelity")["rows"]
+    ]
+    return table(["benchmark", "fast", "reference", "difference [95 %]", "of fast"], rows)
+
+
+SECTION = """\
+Zero-shot first episode on held-out tasks, deterministic policy, `--preset=fast`, one core of a 2-core machine per run:
+
+{learning}
+Env steps per second on 2 CPU cores, through the whole environment stack (observation, reward, task, time limit,
+automatic reset), and the ratio to the bare C engine in the same run (`python -m benchmarks.physics`). Every walker and
+hopper has a model of its own:
+
+{physics}
+The same policies, trained on `fast` models, on the models as shipped (`python -m benchmarks.fidelity`):
+
+{fidelity}"""
+
+
+def rewritten(text: str) -> str:
+    """`text` with the tables between its markers replaced."""
+    before, rest = text.split(BEGIN)
+    tables = SECTION.format(learning=learning(), physics=physics(), fidelity=fidelity())
+    return before + BEGIN + tables + END + rest.split(END)[1]
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(rewritten(readme.read_text()))
