@@ -3,7 +3,7 @@
     python -m benchmarks.fidelity runs/moss-cheetah_vel-... runs/moss-ant_goal-...
 
 Each run's policy plays the same episodes (same tasks, same initial states) on both variants. A row is one run: mean
-returns, and the mean difference with its 95 % bootstrap interval over tasks and repetitions.
+returns, and the mean difference with its 95 % bootstrap interval over held-out tasks.
 """
 
 import dataclasses
@@ -35,11 +35,11 @@ class Config:
 
 
 def returns(run: Path, variant: str, repeats: int) -> np.ndarray:
-    """[repeats * tasks] first-episode returns of a run's policy; the same initial states for every variant."""
+    """[seeds * tasks] first-episode returns of a run's policy, means over the same `repeats` starts on each variant."""
     experiment, state, _ = load(run, 1, variant=variant)
     evaluate = jax.jit(experiment.trainer.evaluate)
-    values = [np.asarray(evaluate(state, jax.random.key(i)).returns)[0, 0] for i in range(repeats)]
-    return np.concatenate(values)
+    values = [np.asarray(evaluate(state, jax.random.key(i)).returns)[:, 0] for i in range(repeats)]
+    return np.mean(values, 0).ravel()
 
 
 def row(run: Path, repeats: int) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def row(run: Path, repeats: int) -> dict[str, Any]:
     return {
         "env": config["environment"]["name"],
         "trained_env_steps": summary["env_steps"],
-        "episodes": len(fast),
+        "episodes": len(fast) * repeats,
         "fast": float(fast.mean()),
         "reference": float(reference.mean()),
         "difference": float(difference.mean()),
@@ -64,6 +64,8 @@ def row(run: Path, repeats: int) -> dict[str, Any]:
 
 def main(config: Config) -> None:
     """Compare, print a table, write JSON."""
+    if config.repeats < 1:
+        raise SystemExit(f"error: --repeats must be at least 1, got {config.repeats}")
     compilation.configure()
     rows = []
     print(f"{'benchmark':22}{'fast':>10}{'reference':>11}{'difference':>12}{'95 % interval':>20}{'percent':>9}")

@@ -26,6 +26,7 @@ import envs
 from benchmarks.provenance import provenance
 from envs.benchmarks import BENCHMARKS as TABLE
 from envs.physics import models
+from envs.physics.dynamics import with_derived
 
 BENCHMARKS = {
     "half_cheetah": "cheetah_vel",
@@ -34,6 +35,8 @@ BENCHMARKS = {
     "hopper": "hopper_mass",
     "humanoid": "humanoid_dir",
 }
+FALLEN_AFTER = 25
+"""Control steps after which a body that would have fallen is put back up in the bare engine, as the stack does."""
 SLOW_ON_CPU = ("mjx", "warp")
 
 
@@ -74,19 +77,23 @@ def stack(engine: str, body: str, variant: str, batch: int, steps: int) -> Calla
 
 
 def bare(body: str, variant: str, batch: int, steps: int) -> Callable[[], None]:
-    """The C engine alone: `steps` control steps of `batch` simulations on all CPUs."""
-    robot = TABLE[BENCHMARKS[body]]().body
+    """The C engine alone: `steps` control steps of `batch` simulations, and models, on all CPUs."""
+    row = TABLE[BENCHMARKS[body]]()
+    robot = row.body
     model = models.load(robot.file, variant, robot.timestep)
     engine = Batch(model, batch)
+    for name in with_derived(row.dynamics.names) if row.dynamics else ():
+        engine.expand(name)
     rng = np.random.default_rng(0)
     qpos = model.qpos0 + rng.uniform(-0.1, 0.1, (batch, model.nq))
     low, high = model.actuator_ctrlrange.T
     controls = rng.uniform(low, high, (steps, batch, model.nu))
 
     def run() -> None:
-        engine.qpos, engine.qvel, engine.qacc_warmstart = qpos, 0.0, 0.0
         ctrl = engine.bind("ctrl")
-        for control in controls:
+        for step, control in enumerate(controls):
+            if step == 0 or (robot.healthy and step % FALLEN_AFTER == 0):
+                engine.qpos, engine.qvel, engine.qacc_warmstart = qpos, 0.0, 0.0
             ctrl[:] = control
             engine.step(nstep=robot.frame_skip)
 

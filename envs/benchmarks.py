@@ -45,6 +45,8 @@ class Benchmark(NamedTuple):
     """When the task changes in mid-episode (see `registry.make`); None for stationary benchmarks."""
     change: Callable[[jax.Array, Task], Task] | None = None
     """How it then changes; None: it is redrawn from the training distribution."""
+    smooth: bool = False
+    """Whether a spec may drift: the reward is finite for every value."""
     dynamics: Dynamics | None = None
     """How the model follows from the task's spec; None where all tasks share one."""
 
@@ -178,21 +180,21 @@ def _ant_dir(angles: str = "two") -> Benchmark:
 def _cheetah_vel_ood(preset: str = "moss", train: Ranges | None = None, test: Ranges | None = None) -> Benchmark:
     """Target speeds, m/s, from a `preset` (`moss` or `ldm`) or from the `train` and `test` ranges given."""
     train, test = _ranges(_OOD_SPEEDS, preset, train, test)
-    return Benchmark(half_cheetah.body(), _velocity(*train), (100, 30), test=_velocity(*test))
+    return Benchmark(half_cheetah.body(), _velocity(*train), (100, 30), test=_velocity(*test), smooth=True)
 
 
 def _ant_goal_ood(preset: str = "moss", train: Ranges | None = None, test: Ranges | None = None) -> Benchmark:
     """Radii of the goals, m, from a `preset` (`moss` or `ldm`) or from the `train` and `test` ranges given."""
     train, test = _ranges(_OOD_RADII, preset, train, test)
-    return Benchmark(ant.body(), _goal(*train), (150, 30), test=_goal(*test))
+    return Benchmark(ant.body(), _goal(*train), (150, 30), test=_goal(*test), smooth=True)
 
 
 BENCHMARKS: dict[str, Callable[..., Benchmark]] = {
     # Parametric: one family, one number or point per task.
-    "cheetah_vel": lambda: Benchmark(half_cheetah.body(), _velocity((0.0, 3.0)), (100, 30)),
+    "cheetah_vel": lambda: Benchmark(half_cheetah.body(), _velocity((0.0, 3.0)), (100, 30), smooth=True),
     "cheetah_dir": lambda: Benchmark(half_cheetah.body(), _CHEETAH_DIR, (1, 1), shared=True, change=flip),
     "ant_dir": _ant_dir,
-    "ant_goal": lambda: Benchmark(ant.body(), _goal((0.0, 3.0)), (150, 30)),
+    "ant_goal": lambda: Benchmark(ant.body(), _goal((0.0, 3.0)), (150, 30), smooth=True),
     "walker_rand_params": lambda: Benchmark(
         walker2d.body(timestep=0.004),
         (SubTask("dynamics", "run", r.run_forward, box(-3.0, 3.0, _NUM_WALKER_PARAMS)),),
@@ -202,9 +204,11 @@ BENCHMARKS: dict[str, Callable[..., Benchmark]] = {
     "humanoid_dir": lambda: Benchmark(
         humanoid.body(), (SubTask("direction", "direction", r.humanoid_dir, circle()),), (100, 30)
     ),
-    "point_robot": lambda: Benchmark(point.body(), _point(r.point_goal, box(-1.0, 1.0, 2)), (80, 20), horizon=20),
+    "point_robot": lambda: Benchmark(
+        point.body(), _point(r.point_goal, box(-1.0, 1.0, 2)), (80, 20), horizon=20, smooth=True
+    ),
     "sparse_point_robot": lambda: Benchmark(
-        point.body("origin"), _point(r.sparse_point_goal, circle(1.0, (0.0, jnp.pi))), (80, 20), horizon=20
+        point.body("origin"), _point(r.sparse_point_goal, circle(1.0, (0.0, jnp.pi))), (80, 20), horizon=20, smooth=True
     ),
     # Out of distribution: the test set lies outside the training range.
     "cheetah_vel_ood": _cheetah_vel_ood,
@@ -214,7 +218,7 @@ BENCHMARKS: dict[str, Callable[..., Benchmark]] = {
         half_cheetah.body(), _CHEETAH_DIR, (1, 1), shared=True, horizon=500, mode="time", change=flip
     ),
     "cheetah_vel_nonstat": lambda: Benchmark(
-        half_cheetah.body(), _velocity((0.0, 3.0)), (100, 30), horizon=500, mode="time"
+        half_cheetah.body(), _velocity((0.0, 3.0)), (100, 30), horizon=500, mode="time", smooth=True
     ),
     "ant_dir_nonstat": lambda: Benchmark(
         ant.body(False, True), _ANT_DIR, (1, 1), shared=True, horizon=600, mode="time", change=flip
@@ -235,7 +239,9 @@ BENCHMARKS: dict[str, Callable[..., Benchmark]] = {
         test=(_TIMRL_GOAL,),
     ),
     # ER-TRL's: 40 tasks on a fixed grid; the held-out ones are moderately or extremely far from the training ones.
-    "cheetah_vel_grid": lambda: _line(half_cheetah.body(), "velocity", r.cheetah_vel, np.linspace(0.1, 4.0, 40)),
+    "cheetah_vel_grid": lambda: _line(
+        half_cheetah.body(), "velocity", r.cheetah_vel, np.linspace(0.1, 4.0, 40)
+    )._replace(smooth=True),
     "ant_dir_grid": lambda: _line(ant.body(False, True), "direction", r.ant_dir, _unit(_GRID_ANGLES)),
     "ant_goal_grid": lambda: _grid(
         ant.body(),

@@ -11,12 +11,14 @@ from brax.envs.base import State as BraxState
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from envs.core import Environment, Task
-from envs.errors import ConfigurationError
+from envs.errors import ConfigurationError, choose
+
+SPLITS = ("train", "test")
 
 
 class _Brax(BraxEnv):
     def __init__(self, env: Environment, split: str):
-        self.env, self.split = env, split
+        self.env, self.split = env, choose("split", split, SPLITS)
 
     def reset(self, rng: jax.Array) -> BraxState:
         key_task, key_reset = jax.random.split(rng)
@@ -28,12 +30,13 @@ class _Brax(BraxEnv):
     def step(self, state: BraxState, action: jax.Array) -> BraxState:
         after = self.env.step(state.pipeline_state, action)
         diverged = after.metrics["diverged"]
+        over = state.done > 0  # with an action repeat, Brax steps on: that is no part of the episode
         return state.replace(
             pipeline_state=after,
-            obs=after.final_obs,
-            reward=after.reward,
-            done=(after.terminated | diverged).astype(after.reward.dtype),
-            metrics=state.metrics | {"diverged": diverged.astype(after.reward.dtype)},
+            obs=jnp.where(over, state.obs, after.final_obs),
+            reward=jnp.where(over, 0.0, after.reward),
+            done=jnp.maximum(state.done, (after.terminated | diverged).astype(state.done.dtype)),
+            metrics=state.metrics | {"diverged": diverged.astype(state.done.dtype)},
         )
 
     @property
@@ -52,7 +55,8 @@ class _Brax(BraxEnv):
 def to_brax(env: Environment, split: str = "train") -> BraxEnv:
     """A `brax.envs.Env` of one lane, for `brax.envs.training.wrap(env, episode_length=env.spec.horizon)`.
 
-    Every reset draws a task of the `split`. Episodes end by termination or divergence; the time limit is left to
+    Every reset draws a task of the `split`; Brax's automatic reset, though, returns each lane to its first state and
+    task. Episodes end by termination or divergence; the time limit is left to
     Brax's wrapper, whose `episode_length` must not exceed this environment's horizon. `obs` is the observation that a
     step led to, never that of a new episode.
     """
@@ -63,7 +67,7 @@ class _Gymnasium(VectorEnv):
     metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}  # noqa: RUF012 (Gymnasium's own attribute)
 
     def __init__(self, env: Environment, num_envs: int, split: str):
-        self.env, self.num_envs, self.split = env, num_envs, split
+        self.env, self.num_envs, self.split = env, num_envs, choose("split", split, SPLITS)
         spec = env.spec
         self.single_observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (spec.obs_size,), np.float32)
         self.single_action_space = gymnasium.spaces.Box(-1.0, 1.0, (spec.action_size,), np.float32)
@@ -85,17 +89,23 @@ class _Gymnasium(VectorEnv):
         tasks = (options or {}).get("tasks")
         if tasks is None:
             tasks = self.env.sample_tasks(key_task, self.split, self.num_envs)
-        elif len(tasks.family) != self.num_envs:
-            raise ConfigurationError(f"options['tasks'] holds {len(tasks.family)} tasks for {self.num_envs} lanes")
+        elif jnp.shape(tasks.family) != (self.num_envs,):
+            raise ConfigurationError(
+                f"options['tasks'] holds tasks of shape {jnp.shape(tasks.family)} for {self.num_envs} lanes"
+            )
         self._state = self._reset(jax.random.split(key_reset, self.num_envs), tasks)
         return np.array(self._state.obs, np.float32), {}
 
     def step(self, actions):
+        if self._state is None:
+            raise gymnasium.error.ResetNeeded("call reset before step")
         self._state = state = self._step(self._state, jnp.asarray(actions, jnp.float32))
         done = np.asarray(state.terminated | state.truncated)
         info: dict[str, Any] = {}
         if done.any():
             info = {"final_obs": np.array(state.final_obs, np.float32), "_final_obs": done}
+        if np.any(state.metrics["diverged"]):
+            info["diverged"] = np.array(state.metrics["diverged"])
         flags = np.array(state.terminated), np.array(state.truncated)
         return np.array(state.obs, np.float32), np.array(state.reward, np.float64), *flags, info
 
@@ -104,10 +114,11 @@ def to_gymnasium(env: Environment, num_envs: int, split: str = "train") -> Vecto
     """A `gymnasium.vector.VectorEnv` of `num_envs` lanes, which reset themselves in the step that ends an episode.
 
     Every reset draws each lane's task from the `split`, or takes them from `options={"tasks": Task [num_envs, ...]}`.
-    An ended lane's last observation is in `info["final_obs"]`, where `info["_final_obs"]` says so.
+    An ended lane's last observation is in `info["final_obs"]`, where `info["_final_obs"]` says so. A lane whose
+    simulation blew up is truncated and marked in `info["diverged"]`: do not learn from that step.
 
     Raises:
-      ConfigurationError: num_envs < 1.
+      ConfigurationError: num_envs < 1 or an unknown split.
     """
     if num_envs < 1:
         raise ConfigurationError(f"num_envs must be >= 1, got {num_envs}")

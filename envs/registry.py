@@ -13,30 +13,50 @@ from envs.errors import ConfigurationError, choose
 from envs.physics import dynamics, load
 from envs.tasks import redraw
 
-MODES = ("time", "period", "location", "multi", "drift")
+MODES: dict[str, dict[str, float]] = {
+    "time": {"period": 100, "change_probability": 0.5},
+    "period": {"period": 100},
+    "location": {"distance": 10.0},
+    "multi": {"period": 80},
+    "drift": {"period": 100, "amplitude": 1.0},
+}
+"""When a task changes in mid-episode: each mode's options with their defaults."""
+LOCATION_HORIZON = 800
 
 
-def _non_stationary(
-    env: Environment,
-    benchmark: Benchmark,
-    mode: str,
-    period: int | None,
-    probability: float,
-    distance: float,
-    amplitude: float,
-) -> Environment:
+def _non_stationary(env: Environment, benchmark: Benchmark, mode: str, options: dict[str, float]) -> Environment:
     """Let tasks change as `mode` says; see `make`."""
-    choose("mode", mode, MODES)
     anything = redraw(benchmark.train, benchmark.test or ())
     change = benchmark.change or anything
+    if "period" in options and mode != "drift" and options["period"] >= env.spec.horizon:
+        raise ConfigurationError(
+            f"period {options['period']} is not below the horizon of {env.spec.horizon}: no task would ever change"
+        )
     if mode == "drift":
-        return wrappers.drifting(env, amplitude, 100 if period is None else period)
+        if not benchmark.smooth:
+            raise ConfigurationError(f"the tasks of {env.spec.name} cannot drift: only speeds and goals can")
+        return wrappers.drifting(env, options["amplitude"], int(options["period"]))
     if mode == "location":
-        return wrappers.non_stationary(env, change, wrappers.moved(distance))
-    if mode == "multi":
-        return wrappers.non_stationary(env, anything, wrappers.every(80 if period is None else period))
-    every = wrappers.every(100 if period is None else period, probability if mode == "time" else 1.0)
-    return wrappers.non_stationary(env, change, every)
+        return wrappers.non_stationary(env, change, wrappers.moved(options["distance"]))
+    every = wrappers.every(int(options["period"]), options.get("change_probability", 1.0))
+    return wrappers.non_stationary(env, anything if mode == "multi" else change, every)
+
+
+def _mode_options(mode: str | None, given: dict[str, float | None]) -> dict[str, float]:
+    """A mode's options, defaults filled in.
+
+    Raises:
+      ConfigurationError: an unknown mode, an option that it does not take, or a value that is no number.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    known = MODES[choose("mode", mode, MODES)] if mode else {}
+    for name, value in chosen.items():
+        if name not in known:
+            takers = ", ".join(m for m, options in MODES.items() if name in options)
+            raise ConfigurationError(f"{name} is an option of mode {takers}, not of {mode or 'a stationary benchmark'}")
+        if not isinstance(value, int | float):
+            raise ConfigurationError(f"{name} must be a number, got {value!r}")
+    return known | chosen
 
 
 def names() -> tuple[str, ...]:
@@ -55,9 +75,9 @@ def make(
     num_test_tasks: int | None = None,
     mode: str | None = None,
     period: int | None = None,
-    change_probability: float = 0.5,
-    distance: float = 10.0,
-    amplitude: float = 1.0,
+    change_probability: float | None = None,
+    distance: float | None = None,
+    amplitude: float | None = None,
     **options: Any,
 ) -> Environment:
     """Build a benchmark.
@@ -69,12 +89,12 @@ def make(
       seed: of the task sets; the same seed gives the same tasks everywhere.
       horizon: control steps per episode; None for the benchmark's.
       num_train_tasks, num_test_tasks: tasks per sub-task; None for the benchmark's.
-      mode: when tasks change in mid-episode; None for the benchmark's. `time`: every `period` steps with
-        `change_probability`; `period`: every `period` steps; `location`: each time x has moved `distance` + U(0, 1) m;
-        `multi`: every `period` (80) steps to any sub-task; `drift`: smoothly, by `amplitude` (in units of the spec)
-        times a sine of `period` steps.
-      period: steps; None: 100, except as said above.
-      change_probability, distance, amplitude: see `mode`.
+      mode: when tasks change in mid-episode; None for the benchmark's. `time`: every `period` (100) steps with
+        `change_probability` (0.5); `period`: every `period` (100) steps; `location`: each time x has moved `distance`
+        (10) + U(0, 1) m, horizon 800; `multi`: every `period` (80) steps to any sub-task; `drift`: smoothly, by
+        `amplitude` (1, in units of the spec) times a sine of `period` (100) steps. A redrawn task comes from the
+        training distribution, in held-out episodes too.
+      period, change_probability, distance, amplitude: options of a mode; None for its default.
       **options: options of this benchmark alone, such as `preset="ldm"` of `cheetah_vel_ood`.
 
     Returns:
@@ -90,6 +110,10 @@ def make(
             accepted = f"it takes {', '.join(known)}" if known else "it takes none"
             raise ConfigurationError(f"{name} has no option {option!r}: {accepted}")
     benchmark = row(**options)
+    mode = mode or benchmark.mode
+    given = {"period": period, "change_probability": change_probability, "distance": distance, "amplitude": amplitude}
+    mode_options = _mode_options(mode, given)
+    usual = LOCATION_HORIZON if mode == "location" else benchmark.horizon
     key = jax.random.key(seed, impl="threefry2x32")  # the same task sets whatever generator training uses
     num_train, num_test = benchmark.counts
     vary = benchmark.dynamics
@@ -106,10 +130,9 @@ def make(
         benchmark.test,
         benchmark.shared,
     )
-    env = wrappers.time_limit(env, benchmark.horizon if horizon is None else horizon)
-    mode = mode or benchmark.mode
+    env = wrappers.time_limit(env, usual if horizon is None else horizon)
     if mode is not None:
-        env = _non_stationary(env, benchmark, mode, period, change_probability, distance, amplitude)
+        env = _non_stationary(env, benchmark, mode, mode_options)
     env = wrappers.auto_reset(env)
     if vary is None:
         return env

@@ -63,13 +63,17 @@ def constant(*spec: float) -> Draw:
 
 
 def listed(specs: Sequence[Sequence[float]]) -> Draw:
-    """Exactly these specs, in this order: the first `n`, or any one of them."""
+    """Exactly these specs, in this order: `n` of them at even distances, or any one."""
 
     def draw(key, n):
         if n > len(specs):
             raise ConfigurationError(f"this benchmark has {len(specs)} tasks of a kind, not {n}")
         known = jnp.asarray(specs, jnp.float32)
-        return jax.random.choice(key, known, (1,)) if n == 1 else known[:n]
+        return (
+            jax.random.choice(key, known, (1,))
+            if n == 1
+            else known[jnp.linspace(0, len(specs) - 1, n).round().astype(int)]
+        )
 
     return draw
 

@@ -1,5 +1,6 @@
 """Functional wrappers: each takes an Environment and returns one."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -62,11 +63,15 @@ def every(period: int, probability: float = 1.0) -> Trigger:
     Raises:
       ConfigurationError: period < 1 or a probability outside [0, 1].
     """
-    if period < 1 or not 0.0 <= probability <= 1.0:
-        raise ConfigurationError(
-            f"non-stationary: period must be >= 1 and probability in [0, 1], got {period} and {probability}"
-        )
+    _check_period(period)
+    if not 0.0 <= probability <= 1.0:
+        raise ConfigurationError(f"non-stationary: probability must be in [0, 1], got {probability}")
     return Trigger(lambda state: {}, lambda state: state.time % period == 0, probability)
+
+
+def _check_period(period: int) -> None:
+    if period < 1:
+        raise ConfigurationError(f"non-stationary: period must be >= 1, got {period}")
 
 
 def moved(distance: float, spread: float = 1.0) -> Trigger:
@@ -100,8 +105,10 @@ def non_stationary(env: Environment, change: Callable[[jax.Array, Task], Task], 
 
     def maybe_change(state: State) -> State:
         key, key_coin, key_task = jax.random.split(state.key, 3)
-        changes = jax.random.bernoulli(key_coin, trigger.probability)
-        task = where(changes, change(key_task, state.task), state.task)
+        drawn = change(key_task, state.task)
+        differs = (drawn.family != state.task.family) | jnp.any(drawn.spec != state.task.spec)
+        changes = jax.random.bernoulli(key_coin, trigger.probability) & differs
+        task = where(changes, drawn, state.task)
         after = state._replace(key=key, task=task, metrics=state.metrics | {"task_changed": changes})
         return start(after)
 
@@ -121,8 +128,9 @@ def drifting(env: Environment, amplitude: float, period: int) -> Environment:
     Raises:
       ConfigurationError: period < 1.
     """
-    if period < 1:
-        raise ConfigurationError(f"non-stationary: period must be >= 1, got {period}")
+    _check_period(period)
+    if not math.isfinite(amplitude):
+        raise ConfigurationError(f"non-stationary: amplitude must be finite, got {amplitude}")
 
     def start(state: State) -> State:
         return state._replace(schedule={"spec": state.task.spec})

@@ -31,9 +31,9 @@ class Config:
     seed: int = 0
     """Of the episodes' initial states."""
     physics: str | None = None
-    """Engine to evaluate on; None: the one it was trained on."""
+    """Engine to evaluate on; None: as the run was configured."""
     variant: str | None = None
-    """Model variant to evaluate on, fast or reference; None: the one it was trained on."""
+    """Model variant to evaluate on, fast or reference; None: the run's."""
     json: str | None = None
     """Also write the numbers to this file."""
 
@@ -86,13 +86,15 @@ def evaluate(config: Config) -> int:
         f"mean {name}": [grouped(episode, tasks.family, spec.families)[name] for episode in returns]
         for name in grouped(returns[0], tasks.family, spec.families)
     }
-    show(f"{spec.name}, epoch {info['epoch']}", returns, tasks, spec.subtasks, families)
+    title = f"{spec.name}, epoch {info['epoch']}, {experiment.description['engine']}"
+    show(title, returns, tasks, spec.subtasks, families)
     if config.json:
         write_json(
             Path(config.json),
             {
                 "run": config.run,
                 "epoch": info["epoch"],
+                "engine": experiment.description["engine"],
                 "test_return": returns[0].mean(),
                 "test_return_by_episode": returns.mean(1),
                 "means": families,

@@ -54,7 +54,7 @@ def presets_for(preset: str, env: str, options: tuple[str, ...] = ()) -> Config:
     if preset == "paper":
         agent, data, epochs = presets.paper(env, spec.horizon, spec.stationary)
         return dataclasses.replace(config, agent=agent, data=data, run=RunConfig(epochs=epochs, eval_every=10))
-    agent, data = presets.fast(env, spec.horizon)
+    agent, data = presets.fast(env, spec.horizon, spec.stationary)
     return dataclasses.replace(config, agent=agent, data=data, run=RunConfig(minutes=10.0, eval_every=5))
 
 
@@ -63,13 +63,14 @@ def build(config: Config, episodes: int | None = None) -> Experiment:
     env = make_env(config)
     agent = moss.make(config.agent, env.spec)
     data = config.data if episodes is None else dataclasses.replace(config.data, eval_episodes=episodes)
+    mixture = f"{config.agent.vae.num_components} Gaussians of {config.agent.vae.latent_size} dimensions"
     counts = moss.parameter_counts(jax.eval_shape(agent.init, jax.random.key(0)))
     description = {
         "benchmark": f"{env.spec.name}, horizon {env.spec.horizon}, dt {env.spec.dt:g} s",
         "engine": f"{env.spec.engine}, {env.spec.variant} models",
         "tasks": f"{env.train_tasks.family.shape[0]} train, {env.test_tasks.family.shape[0]} test",
         "environments": data.num_envs,
-        "belief": f"{config.agent.vae.num_components} Gaussians of {config.agent.vae.latent_size} dimensions",
+        "belief": "the task itself (oracle)" if config.agent.belief == "oracle" else mixture,
         "networks": ", ".join(f"{name} {count:,}" for name, count in counts.items()) + " parameters",
         "per epoch": f"{config.agent.vae_updates} VAE and {config.agent.sac_updates} SAC updates",
     }

@@ -120,6 +120,11 @@ def validate(config: Config, spec: EnvSpec) -> None:
         raise ConfigurationError(
             f"the contrastive loss needs one task per episode, unlike {spec.name}: use --vae.contrastive_weight=0"
         )
+    if config.vae.decode == "task" and not spec.stationary:
+        raise ConfigurationError(
+            f"decoding other episodes of the task needs one task per episode, unlike {spec.name}: "
+            "use --vae.decode=trajectory"
+        )
     block = config.sac.policy_every * config.updates_per_pool
     if config.sac_updates % block:
         raise ConfigurationError(
@@ -179,9 +184,13 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         carry = gmm_vae.recall(encoder, config.vae, vae_spec, recent, present)
         return memory._replace(carry=carry, recent=recent, present=present)
 
-    def act(state: State, obs: jax.Array, memory: Memory, key: PRNGKeyArray, explore: bool) -> jax.Array:
+    def believed(state: State, obs: jax.Array, memory: Memory) -> tuple[jax.Array, jax.Array]:
+        """What the policy sees: its own observation, and its belief."""
         belief = state.belief_scale.apply(obs[..., own_obs_size:]) if oracle else memory.belief
-        obs = obs[..., :own_obs_size]
+        return obs[..., :own_obs_size], belief
+
+    def act(state: State, obs: jax.Array, memory: Memory, key: PRNGKeyArray, explore: bool) -> jax.Array:
+        obs, belief = believed(state, obs, memory)
         if config.belief == "sample":
             key, key_belief = jax.random.split(key)
             belief = read(state, mixture(state, memory.carry), key_belief)
@@ -189,7 +198,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
 
     def observe(state: State, memory: Memory, transition: Transition) -> Memory:
         if oracle:
-            return memory
+            return memory._replace(belief=believed(state, transition.next_obs, memory)[1])
         memory = remember(state, memory, transition)
         belief = read(state, mixture(state, memory.carry), jax.random.key(0))
         if not config.online_inference:

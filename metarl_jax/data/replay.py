@@ -91,7 +91,7 @@ def sample_windows(replay: Replay, key: PRNGKeyArray, n: int, length: int, any_l
 
 
 def sample_siblings(replay: Replay, key: PRNGKeyArray, windows: Transition, num_candidates: int = 1024) -> Transition:
-    """For each window, a window of another episode of the same task, where there is one.
+    """For each window, a window of a random stored episode of the same task, which may be its own.
 
     Args:
       replay: not empty.

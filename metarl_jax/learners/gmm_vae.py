@@ -35,7 +35,7 @@ class Config:
     decode: str = "next"
     """Which transition the belief at a step decodes. `self`: the one it has just seen (the reference's code);
     `next`: the one that follows, strictly predictive (the paper's words); `trajectory`: random ones of the same
-    task segment (VariBAD's way); `task`: half of them random ones of another episode of the same task."""
+    task segment (VariBAD's way); `task`: half of them random ones of a stored episode of the same task."""
     decode_samples: int = 1
     """Transitions decoded per step when `decode` is `trajectory` or `task`."""
     learning_rate: float = 3e-4
@@ -247,7 +247,7 @@ def _decode(
     key: PRNGKeyArray,
 ):
     """Errors [T, N, K] of next state and reward that the latents of `q` make on the transitions they must decode."""
-    key_z, key_partner, key_sibling = jax.random.split(key, 3)
+    key_z, key_partner, key_sibling, key_swap = jax.random.split(key, 4)
     latent = sample_components(key_z, q)
     target: Vectors = scale.apply(vectors(windows))
     if config.decode not in ("trajectory", "task"):
@@ -258,7 +258,7 @@ def _decode(
     if siblings is not None:
         time = jax.random.randint(key_sibling, partner.shape, 0, siblings.reward.shape[0])
         other, other_valid = jax.tree.map(lambda x: x[time, lane], (scale.apply(vectors(siblings)), siblings.valid))
-        swap = other_valid & jax.random.bernoulli(key_partner, 0.5, partner.shape)
+        swap = other_valid & jax.random.bernoulli(key_swap, 0.5, partner.shape)
         target = jax.tree.map(
             lambda x, y: jnp.where(swap.reshape(*swap.shape, *(1,) * (x.ndim - 3)), x, y), other, target
         )

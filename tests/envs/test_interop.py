@@ -106,5 +106,22 @@ def test_wrong_sizes():
     env = envs.make("cheetah_dir", "native")
     with pytest.raises(ConfigurationError, match="num_envs must be >= 1, got 0"):
         to_gymnasium(env, 0)
-    with pytest.raises(ConfigurationError, match="holds 2 tasks for 3 lanes"):
+    with pytest.raises(ConfigurationError, match="of shape \\(2,\\) for 3 lanes"):
         to_gymnasium(env, 3).reset(options={"tasks": env.test_tasks})
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        to_gymnasium(env, 3).step(np.zeros((3, 6)))
+    for build in (to_brax, lambda env, split: to_gymnasium(env, 3, split)):
+        with pytest.raises(ConfigurationError, match="unknown split 'tset': did you mean test"):
+            build(env, "tset")
+
+
+def test_a_lane_that_diverges_is_marked():
+    vector = to_gymnasium(envs.make("cheetah_vel", "native"), 3)
+    vector.reset(seed=0)
+    assert "diverged" not in vector.step(np.zeros((3, 6)))[-1]
+    actions = np.zeros((3, 6))
+    actions[1] = np.nan
+    obs, _, _, truncated, info = vector.step(actions)
+    np.testing.assert_array_equal(info["diverged"], [False, True, False])
+    np.testing.assert_array_equal(truncated, [False, True, False])
+    assert np.isfinite(obs).all()

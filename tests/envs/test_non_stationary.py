@@ -106,8 +106,17 @@ def test_default_period_of_a_mode():
         ({"mode": "period", "period": 0}, "period must be >= 1"),
         ({"mode": "drift", "period": 0}, "period must be >= 1"),
         ({"mode": "location", "distance": 0.0}, "distance must be positive"),
-        ({"mode": "time", "change_probability": 1.5}, "probability in"),
+        ({"mode": "time", "change_probability": 1.5}, "probability must be in"),
+        ({"mode": "time", "period": 200}, "period 200 is not below the horizon of 200"),
+        ({"mode": "drift", "amplitude": float("nan")}, "amplitude must be finite"),
+        ({"mode": "drift", "distance": 3.0}, "distance is an option of mode location, not of drift"),
+        ({"period": 50}, "period is an option of mode time, period, multi, drift, not of a stationary benchmark"),
+        ({"mode": "location", "distance": "far"}, "distance must be a number, got 'far'"),
     ):
         with pytest.raises(ConfigurationError, match=message) as error:
             envs.make("cheetah_vel", "native", **options)
         assert "\n" not in str(error.value)
+    for name in ("cheetah_multitask", "ant_dir", "hopper_mass"):  # rewards divide by the spec, or do not depend on it
+        with pytest.raises(ConfigurationError, match=f"tasks of {name} cannot drift"):
+            envs.make(name, "native", mode="drift")
+    assert envs.make("cheetah_dir", "native", mode="location").spec.horizon == 800

@@ -125,7 +125,7 @@ def test_sample_tasks_is_balanced():
         (lambda: envs.make("cheetah_vel", num_test_tasks=-3), "must be positive"),
         (lambda: envs.make("cheetah_vel", horizon=0), "horizon must be >= 1"),
         (lambda: envs.make("cheetah_dir_nonstat", period=0), "period must be >= 1"),
-        (lambda: envs.make("cheetah_dir_nonstat", change_probability=1.5), r"probability in \[0, 1\]"),
+        (lambda: envs.make("cheetah_dir_nonstat", change_probability=1.5), r"probability must be in \[0, 1\]"),
         (lambda: envs.make("cheetah_vel", "brax"), "unknown physics engine"),
         (lambda: envs.make("point_robot", variant="slow"), "fast, reference"),
         (lambda: tasks.uniform((2.0, 2.0)), "is empty"),
@@ -181,3 +181,5 @@ def test_ant_goal_grid():
         assert len(goals) == 10 * len(radii) and (side * goals[:, 0] > -1e-6).all()
     with pytest.raises(ConfigurationError, match="20 tasks of a kind, not 21"):
         envs.make("ant_goal_grid", "native", num_train_tasks=21)
+    some = np.asarray(envs.make("cheetah_vel_grid", "native", num_test_tasks=4).test_tasks.spec[:4, 0])
+    np.testing.assert_allclose(some, np.linspace(0.1, 4.0, 40)[[5, 8, 31, 34]], atol=1e-6)
