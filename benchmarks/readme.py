@@ -64,39 +64,20 @@ def physics() -> str:
     return table(["body", "models", "batch", *engines], rows)
 
 
-def fidelity() -> str:
-    """The same policies on both model variants."""
-    rows = [
-        [
-            f"`{r['env']}`",
-            f"{r['fast']:.1f}",
-            f"{r['reference']:.1f}",
-            f"{r['difference']:.2f} [{r['low']:.2f}, {r['high']:.2f}]",
-            f"{r['percent']:.1f} %",
-        ]
-        for r in read("fidelity")["rows"]
-    ]
-    return table(["benchmark", "fast", "reference", "difference [95 %]", "of fast"], rows)
-
-
 SECTION = """\
 Zero-shot first episode on held-out tasks, deterministic policy, `--preset=fast`, one core of a 2-core machine per run:
 
 {learning}
 Env steps per second on 2 CPU cores, through the whole environment stack (observation, reward, task, time limit,
-automatic reset), and the ratio to the bare C engine in the same run (`python -m benchmarks.physics`). Every walker and
-hopper has a model of its own:
+automatic reset), and the ratio to the bare C engine in the same run (`python -m benchmarks.physics`):
 
-{physics}
-The same policies, trained on `fast` models, on the models as shipped (`python -m benchmarks.fidelity`):
-
-{fidelity}"""
+{physics}"""
 
 
 def rewritten(text: str) -> str:
     """`text` with the tables between its markers replaced."""
     before, rest = text.split(BEGIN)
-    tables = SECTION.format(learning=learning(), physics=physics(), fidelity=fidelity())
+    tables = SECTION.format(learning=learning(), physics=physics())
     return before + BEGIN + tables + END + rest.split(END)[1]
 
 
