@@ -66,7 +66,7 @@ def _q_values(agent, state: moss.State) -> np.ndarray:
     belief = agent.begin(state, len(actions)).belief
     times = jnp.arange(probes.HORIZON) / probes.HORIZON
     observations = jnp.stack([times, jnp.ones_like(times)], -1)
-    spec = sac.Spec(2, 1, moss.belief_size(CONFIG))
+    spec = sac.Spec(2, 1, belief.shape[-1])
     return np.asarray(
         jnp.stack(
             [
