@@ -21,6 +21,8 @@ class _Brax(BraxEnv):
         self.env, self.split = env, choose("split", split, SPLITS)
 
     def reset(self, rng: jax.Array) -> BraxState:
+        if not jnp.issubdtype(rng.dtype, jax.dtypes.prng_key):  # Brax's wrappers work with keys of the old kind only
+            rng = jax.random.wrap_key_data(rng)
         key_task, key_reset = jax.random.split(rng)
         task = jax.tree.map(lambda x: x[0], self.env.sample_tasks(key_task, self.split, 1))
         state = self.env.reset(key_reset, task)
@@ -55,10 +57,10 @@ class _Brax(BraxEnv):
 def to_brax(env: Environment, split: str = "train") -> BraxEnv:
     """A `brax.envs.Env` of one lane, for `brax.envs.training.wrap(env, episode_length=env.spec.horizon)`.
 
-    Every reset draws a task of the `split`; Brax's automatic reset, though, returns each lane to its first state and
-    task. Episodes end by termination or divergence; the time limit is left to
-    Brax's wrapper, whose `episode_length` must not exceed this environment's horizon. `obs` is the observation that a
-    step led to, never that of a new episode.
+    Reset it with keys of the old kind (`jax.random.PRNGKey`), whose shape Brax's wrappers rely on. Every reset draws a
+    task of the `split`; Brax's automatic reset, though, returns each lane to its first state and task. Episodes end by
+    termination or divergence; the time limit is left to Brax's wrapper, whose `episode_length` must not exceed this
+    environment's horizon. `obs` is the observation that a step led to, never that of a new episode.
     """
     return _Brax(env, split)
 

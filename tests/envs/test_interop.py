@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 
 import envs
 from envs import ConfigurationError
@@ -19,7 +20,7 @@ def test_brax_rollout_through_its_own_wrappers():
     theirs = brax.envs.training.wrap(to_brax(env), episode_length=horizon)
     assert (theirs.observation_size, theirs.action_size, theirs.backend) == (17, 6, "native")
     actions = jax.random.uniform(jax.random.key(1), (20, lanes, 6), minval=-1, maxval=1)
-    first = jax.jit(theirs.reset)(jax.random.split(jax.random.key(0), lanes))
+    first = jax.jit(theirs.reset)(jax.random.split(jax.random.PRNGKey(0), lanes))
 
     def step(state, action):
         after = theirs.step(state, action)
@@ -69,9 +70,7 @@ class OneLane(gymnasium.Env):
 
 @pytest.mark.filterwarnings("ignore:.*Box observation space m.* value is .*infinity.*")
 def test_gymnasium_checks():
-    gymnasium.utils.env_checker.check_env(
-        OneLane(to_gymnasium(envs.make("cheetah_vel", "native"), 1)), skip_render_check=True
-    )
+    check_env(OneLane(to_gymnasium(envs.make("cheetah_vel", "native"), 1)), skip_render_check=True)
 
 
 def test_gymnasium_vector_environment():
