@@ -72,6 +72,28 @@ CLOSED_FORMS = {
 }
 CLOSED_FORMS["cheetah_multitask"] = {k: v for k, v in CLOSED_FORMS["cheetah_eight"].items() if k != "flip_forward"}
 CLOSED_FORMS["cheetah_2task"] = {k: CLOSED_FORMS["cheetah_3task"][k] for k in ("velocity", "jump")}
+
+
+def run_forward(dt):
+    return lambda q0, q1, v, a, s: (q1[0] - q0[0]) / dt + 1 - control(1e-3, a)
+
+
+def along(weight, bonus):
+    return lambda q0, q1, v, a, s: np.dot(q1[:2] - q0[:2], s) / DT - control(weight, a) + bonus
+
+
+CLOSED_FORMS["walker_rand_params"] = {"dynamics": run_forward(0.016)}
+KINDS = ("train", "moderate", "extreme")
+for name, form in {
+    "cheetah_vel_grid": CLOSED_FORMS["cheetah_vel"]["velocity"],
+    "ant_dir_grid": along(0.5, 1.0),
+    "ant_goal_grid": CLOSED_FORMS["ant_goal"]["goal"],
+    "hopper_mass": run_forward(0.008),
+    "hopper_friction": run_forward(0.008),
+    "walker_mass": run_forward(0.01),
+    "walker_friction": run_forward(0.01),
+}.items():
+    CLOSED_FORMS[name] = dict.fromkeys(KINDS, form)
 for same, as_ in (
     ("cheetah_vel_nonstat", "cheetah_vel"),
     ("cheetah_vel_ood", "cheetah_vel"),
@@ -86,6 +108,8 @@ OBS = {  # qpos, qvel -> observation
     "ant_dir": lambda q, v: np.concatenate([q[2:], v]),
     "ant": lambda q, v: np.concatenate([q, v]),
     "point": lambda q, v: q,
+    "walker": lambda q, v: np.concatenate([q[1:], np.clip(v, -10, 10)]),
+    "hopper": lambda q, v: np.concatenate([q[1:], np.clip(v, -10, 10)]),
 }
 
 
@@ -99,12 +123,14 @@ def make(name):
 def injected(env, n, seed=0):
     """n states anywhere a body can be: (qpos, qvel, actions)."""
     rng = np.random.default_rng(seed)
-    base = {"half": "half_cheetah.xml", "chee": "half_cheetah.xml", "ant_": "ant.xml"}.get(env.spec.name[:4])
+    files = {"chee": "half_cheetah.xml", "ant_": "ant.xml", "walk": "walker2d_v5.xml", "hopp": "hopper.xml"}
+    base = files.get(env.spec.name[:4])
     if base is None:
         return rng.uniform(-1, 1, (n, 2)), np.zeros((n, 0)), rng.uniform(-1, 1, (n, 2))
     model = models.load(base)
-    qpos = model.qpos0 + rng.uniform(-0.3, 0.3, (n, model.nq))
-    qpos[:, 0] += rng.uniform(-20, 20, n)
+    reach = 0.05 if base in ("walker2d_v5.xml", "hopper.xml") else 0.3  # those must not have fallen
+    qpos = model.qpos0 + rng.uniform(-reach, reach, (n, model.nq))
+    qpos[:, 0] += 60 * reach * rng.uniform(-1, 1, n)
     if base == "ant.xml":
         qpos[:, 2] = rng.uniform(0.6, 0.8, n)
         qpos[:, 3:7] /= np.linalg.norm(qpos[:, 3:7], axis=-1, keepdims=True)
@@ -140,7 +166,21 @@ def test_reward_and_observation(name):
 
 
 def test_every_benchmark_is_checked():
-    assert set(envs.names()) == set(CLOSED_FORMS) | {"sparse_point_robot"}
+    assert set(envs.names()) == set(CLOSED_FORMS) | {"sparse_point_robot", "humanoid_dir", "humanoid_dir_grid"}
+
+
+def test_humanoid_reward():
+    """Displacement of the centre of mass (test_gymnasium.py checks it) over one substep; the mapped action costs."""
+    env = envs.make("humanoid_dir", "native")
+    task = jax.tree.map(lambda x: x[4], env.train_tasks)
+    state = env.reset(jax.random.key(0), task)
+    action = jnp.linspace(-1.5, 1.0, 17)
+    after = env.step(state, action)
+    moved = (after.physics.derived["com"] - state.physics.derived["com"])[:2]
+    applied = 0.4 * np.clip(action, -1, 1)
+    expected = 0.25 * np.dot(moved, task.spec) / 0.003 - control(0.1, applied) + 5
+    np.testing.assert_allclose(after.reward, expected, rtol=1e-4)
+    assert abs(np.dot(moved, task.spec)) > 1e-5
 
 
 def test_sparse_reward():
