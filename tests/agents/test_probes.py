@@ -8,6 +8,7 @@ import pytest
 from metarl_jax.agents import moss
 from metarl_jax.learners import gmm_vae, sac
 from metarl_jax.training import trainer
+from metarl_jax.types import Evaluation
 from tests import probes
 from tests.helpers import quick_compilation
 
@@ -49,7 +50,7 @@ CONFIG = moss.Config(
 
 
 def _train(env: probes.Probe, epochs: int):
-    """The agent, its trained state for one seed, and an evaluation."""
+    """The trained state for one seed, and an evaluation."""
     agent = moss.make(CONFIG, env.spec)
     run = trainer.make(env, agent, trainer.Config(num_envs=16, replay_rows=512, initial_episodes=16))
     epoch = jax.jit(run.epoch, donate_argnums=0)
@@ -57,36 +58,33 @@ def _train(env: probes.Probe, epochs: int):
     for _ in range(epochs):
         state, _ = epoch(state)
     evaluation = jax.jit(run.evaluate)(state, jax.random.key(1, impl="rbg"))
-    return agent, jax.tree.map(lambda x: x[0], state.agent), evaluation
+    return jax.tree.map(lambda x: x[0], state.agent), evaluation
 
 
-def _q_values(agent, state: moss.State) -> np.ndarray:
-    """Q [H, 2, B] of both critics along an episode, at actions over the whole range, for an empty history's belief."""
+def _q_values(state: moss.State, evaluation: Evaluation) -> np.ndarray:
+    """Q [H, 2, B] of both critics along an episode of the policy, with its beliefs, at actions over the whole range."""
     actions = jnp.linspace(-0.9, 0.9, 5)[:, None]
-    belief = agent.begin(state, len(actions)).belief
+    beliefs = evaluation.beliefs[0, 0, :, 0]
     times = jnp.arange(probes.HORIZON) / probes.HORIZON
     observations = jnp.stack([times, jnp.ones_like(times)], -1)
-    spec = sac.Spec(2, 1, belief.shape[-1])
-    return np.asarray(
-        jnp.stack(
-            [
-                sac.q_values(state.sac, CONFIG.sac, spec, jnp.tile(o, (len(actions), 1)), belief, actions)
-                for o in observations
-            ]
-        )
-    )
+    spec = sac.Spec(2, 1, beliefs.shape[-1])
+
+    def at(obs, belief):
+        obs, belief = (jnp.tile(x, (len(actions), 1)) for x in (obs, belief))
+        return sac.q_values(state.sac, CONFIG.sac, spec, obs, belief, actions)
+
+    return np.asarray(jax.vmap(at)(observations, beliefs))
 
 
 def test_constant_reward_is_worth_its_discounted_sum_through_truncation():
-    agent, state, _ = _train(probes.constant(), 15)
-    q = _q_values(agent, state)[0]  # this probe has no clock: there is but one observation
+    q = _q_values(*_train(probes.constant(), 15))[0]  # this probe has no clock: there is but one observation
     np.testing.assert_allclose(q, 1 / (1 - DISCOUNT), atol=0.5)
 
 
 def test_delayed_reward_is_discounted_back_and_cut_at_termination():
-    agent, state, _ = _train(probes.delayed(), 60)
+    q = _q_values(*_train(probes.delayed(), 60))
     expected = DISCOUNT ** np.arange(probes.HORIZON - 1, -1, -1.0)
-    np.testing.assert_allclose(_q_values(agent, state).mean((1, 2)), expected, atol=0.08)
+    np.testing.assert_allclose(q.mean((1, 2)), expected, atol=0.08)
 
 
 def test_the_best_action_is_found():
