@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
+from envs.errors import ConfigurationError
+
 Fields = dict[str, jax.Array]
 
 INERTIAL = ("body_mass", "body_inertia")
@@ -27,7 +29,8 @@ def with_derived(names: tuple[str, ...]) -> tuple[str, ...]:
 def scaled(model: mujoco.MjModel, factors: Mapping[str, jax.Array]) -> Fields:
     """Fields of `model` times `factors`, which broadcast, and all that follows from them.
 
-    Supports models of hinge and slide joints.
+    Raises:
+      ConfigurationError: masses or inertias of a model with joints other than hinges and slides.
     """
     fields = {name: jnp.asarray(getattr(model, name)) * factor for name, factor in factors.items()}
     return fields | (_derived(model)(fields) if set(fields) & set(INERTIAL) else {})
@@ -36,7 +39,7 @@ def scaled(model: mujoco.MjModel, factors: Mapping[str, jax.Array]) -> Fields:
 def _derived(model: mujoco.MjModel) -> Callable[[Fields], Fields]:
     """Body masses [nbody] and principal inertias [nbody, 3] -> the fields `DERIVED`."""
     if not set(model.jnt_type) <= {int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE)}:
-        raise NotImplementedError("dynamics can be varied for hinge and slide joints only")
+        raise ConfigurationError("masses and inertias can differ between simulations for hinge and slide joints only")
     data = mujoco.MjData(model)
     data.qpos[:] = model.qpos0
     mujoco.mj_forward(model, data)

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from metarl_jax.data.replay import Vectors, vectors
+from metarl_jax.data.segments import partners, segments, starts
 from metarl_jax.data.statistics import Scale
 from metarl_jax.distributions import categorical_entropy
 from metarl_jax.learners.optimizers import adam
@@ -203,30 +204,6 @@ def _shift(after: Mixture, blank: Mixture, last: Bool[Array, "T N"]) -> Mixture:
     return jax.tree.map(leaf, after, blank)
 
 
-def starts(last: Bool[Array, "T N"]) -> Bool[Array, "T N"]:
-    """Where a window's history begins: its first step, and after each episode end."""
-    return jnp.concatenate([jnp.ones_like(last[:1]), last[:-1]])
-
-
-def segments(windows: Transition) -> Int[Array, "T N"]:
-    """Number of each step's task segment: it grows with each new episode or task."""
-    changed = [
-        jnp.any((x[1:] != x[:-1]).reshape(*windows.last[1:].shape, -1), -1)
-        for x in (windows.task.family, windows.task.spec)
-    ]
-    fresh = starts(windows.last).at[1:].max(changed[0] | changed[1])
-    return jnp.cumsum(fresh, 0)
-
-
-def _partners(key: PRNGKeyArray, segment: Int[Array, "T N"], n: int) -> Int[Array, "M T N"]:
-    """For every step, `n` uniformly drawn steps of the same segment."""
-    same = segment[:, None] == segment[None]
-    first = jnp.argmax(same, 0)  # segments are contiguous
-    end = first + jnp.sum(same, 0)
-    uniform = jax.random.uniform(key, (n, *segment.shape))
-    return first + jnp.floor(uniform * (end - first)).astype(first.dtype)
-
-
 def _errors(decoder: TaskDecoder, params: Any, config: Config, target: Vectors, latent: Float[Array, "T N K D"]):
     """Squared errors [..., K] of next state and reward: targets [..., T, N, ...] under every component's latent."""
     per_component = jax.tree.map(lambda x: x[..., None, :], (target.obs, target.action))
@@ -252,7 +229,7 @@ def _decode(
     target: Vectors = scale.apply(vectors(windows))
     if config.decode not in ("trajectory", "task"):
         return _errors(_decoder(config, spec), params, config, target, latent)
-    partner = _partners(key_partner, segments(windows), config.decode_samples)
+    partner = partners(key_partner, segments(windows), config.decode_samples)
     lane = jnp.arange(windows.reward.shape[1])
     target, valid = jax.tree.map(lambda x: x[partner, lane], (target, windows.valid))
     if siblings is not None:

@@ -77,7 +77,7 @@ def test_constants_are_those_of_mujoco(file):
 
 
 def test_a_quaternion_joint_is_refused():
-    with pytest.raises(NotImplementedError, match="hinge and slide"):
+    with pytest.raises(envs.ConfigurationError, match="hinge and slide"):
         dynamics.scaled(models.load("ant.xml"), {"body_mass": jnp.asarray(2.0)})
 
 

@@ -37,10 +37,10 @@ def vec_env(vector):
             return [getattr(vector, attr_name)] * self.num_envs
 
         def set_attr(self, attr_name, value, indices=None):
-            raise NotImplementedError
+            setattr(vector, attr_name, value)
 
         def env_method(self, method_name, *args, indices=None, **kwargs):
-            raise NotImplementedError
+            return [getattr(vector, method_name)(*args, **kwargs)] * self.num_envs
 
         def env_is_wrapped(self, wrapper_class, indices=None):
             return [False] * self.num_envs

@@ -78,3 +78,10 @@ def params():
 
 def softmax(x):
     return np.exp(x) / np.exp(x).sum(-1, keepdims=True)
+
+
+def changing():
+    """Lane 0: the spec changes after step 3; lane 2: only the family, after step 1."""
+    task = WINDOWS.task
+    task = task._replace(spec=task.spec.at[4:, 0, 1].add(1.0), family=task.family.at[2:, 2].add(1))
+    return WINDOWS._replace(task=task)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from metarl_jax.data.replay import Vectors
+from metarl_jax.data.segments import segments
 from metarl_jax.learners import gmm_vae
 from tests.helpers import quick_compilation, transitions
 from tests.learners.small_vae import (
@@ -16,6 +17,7 @@ from tests.learners.small_vae import (
     WINDOWS,
     D,
     K,
+    changing,
     gradients,
     infer,
     loss,
@@ -25,53 +27,6 @@ from tests.learners.small_vae import (
 )
 
 quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
-
-
-# What is decoded
-
-
-def segments_by_hand(windows):
-    number, out = 0, np.zeros(windows.reward.shape, int)
-    for lane in range(out.shape[1]):
-        for t in range(out.shape[0]):
-            new = t == 0 or windows.last[t - 1, lane]
-            new = new or (windows.task.spec[t, lane] != windows.task.spec[t - 1, lane]).any()
-            new = new or windows.task.family[t, lane] != windows.task.family[t - 1, lane]
-            number += bool(new)
-            out[t, lane] = number
-    return out
-
-
-def changing():
-    """Lane 0: the spec changes after step 3; lane 2: only the family, after step 1."""
-    task = WINDOWS.task
-    task = task._replace(spec=task.spec.at[4:, 0, 1].add(1.0), family=task.family.at[2:, 2].add(1))
-    return WINDOWS._replace(task=task)
-
-
-def test_segments_end_with_episodes_and_tasks():
-    windows = changing()
-    segment = np.asarray(gmm_vae.segments(windows))
-    expected = segments_by_hand(jax.tree.map(np.asarray, windows))
-    same_as = lambda x: x[:, None] == x[None]  # noqa: E731
-    for lane in range(NUM):
-        np.testing.assert_array_equal(same_as(segment[:, lane]), same_as(expected[:, lane]))
-        assert (np.diff(segment[:, lane]) >= 0).all()
-    assert [len(set(segment[:, lane])) for lane in range(NUM)] == [2, 3, 3]
-
-
-def test_partners_are_uniform_over_the_segment():
-    n = 1500
-    segment = gmm_vae.segments(changing())
-    partner = np.asarray(jax.jit(gmm_vae._partners, static_argnums=2)(jax.random.key(0), segment, n))
-    assert partner.shape == (n, LENGTH, NUM)
-    segment = np.asarray(segment)
-    for lane in range(NUM):
-        for t in range(LENGTH):
-            members = np.flatnonzero(segment[:, lane] == segment[t, lane])
-            counts = np.bincount(partner[:, t, lane], minlength=LENGTH) / n
-            np.testing.assert_array_equal(np.flatnonzero(counts), members)
-            np.testing.assert_allclose(counts[members], 1 / len(members), atol=0.06)
 
 
 def certain():
@@ -106,7 +61,7 @@ def test_which_transition_a_belief_decodes():
     encoder, decoder = certain()
     windows, now = changing(), np.tile(np.arange(LENGTH)[:, None], (1, NUM))
     before, after = infer(encoder, windows)
-    segment = np.asarray(gmm_vae.segments(windows))
+    segment = np.asarray(segments(windows))
     results = {}
     for decode in ("self", "next", "trajectory"):
         _, results[decode] = loss((encoder, decoder), windows, jax.random.key(0), decoding(decode))
@@ -155,7 +110,7 @@ def test_half_of_the_targets_are_siblings_where_there_are_any():
     before, _ = infer(encoder, WINDOWS)
     now = np.zeros((LENGTH, NUM), int)
     other = np.stack([errors_by_hand(decoder, before, siblings, now + t)[1] for t in range(LENGTH)]).mean(0)
-    segment = np.asarray(gmm_vae.segments(WINDOWS))
+    segment = np.asarray(segments(WINDOWS))
     grid = np.stack([errors_by_hand(decoder, before, WINDOWS, now + t)[1] for t in range(LENGTH)])
     pair = (segment[None] == segment[:, None]) * 1.0
     mine = np.einsum("ptl,ptl->tl", grid, pair / pair.sum(0) * VALID[:, None])
