@@ -59,6 +59,23 @@ def _mode_options(mode: str | None, given: dict[str, float | None]) -> dict[str,
     return known | chosen
 
 
+def _restricted(benchmark: Benchmark, only: str) -> Benchmark:
+    """The benchmark with those of its sub-tasks that `only` names, separated by commas."""
+    chosen = only.split(",")
+    everything = benchmark.train + (benchmark.test or ())
+    for name in chosen:
+        choose("sub-task", name, dict.fromkeys(s.name for s in everything))
+    if benchmark.change is not None:
+        raise ConfigurationError("only=... is for stationary benchmarks: here a task changes into other sub-tasks")
+    train = tuple(s for s in benchmark.train if s.name in chosen)
+    if not train:
+        raise ConfigurationError(
+            f"only={only!r} leaves no training task: keep one of {', '.join(s.name for s in benchmark.train)}"
+        )
+    test = benchmark.test and tuple(s for s in benchmark.test if s.name in chosen)
+    return benchmark._replace(train=train, test=test or None)
+
+
 def names() -> tuple[str, ...]:
     """The names that `make` knows."""
     return tuple(BENCHMARKS)
@@ -73,6 +90,7 @@ def make(
     horizon: int | None = None,
     num_train_tasks: int | None = None,
     num_test_tasks: int | None = None,
+    only: str | None = None,
     mode: str | None = None,
     period: int | None = None,
     change_probability: float | None = None,
@@ -89,6 +107,7 @@ def make(
       seed: of the task sets; the same seed gives the same tasks everywhere.
       horizon: control steps per episode; None for the benchmark's.
       num_train_tasks, num_test_tasks: tasks per sub-task; None for the benchmark's.
+      only: names of the sub-tasks to keep, separated by commas; None for all.
       mode: when tasks change in mid-episode; None for the benchmark's. `time`: every `period` (100) steps with
         `change_probability` (0.5); `period`: every `period` (100) steps; `location`: each time x has moved `distance`
         (10) + U(0, 1) m, horizon 800; `multi`: every `period` (80) steps to any sub-task; `drift`: smoothly, by
@@ -110,6 +129,8 @@ def make(
             accepted = f"it takes {', '.join(known)}" if known else "it takes none"
             raise ConfigurationError(f"{name} has no option {option!r}: {accepted}")
     benchmark = row(**options)
+    if only is not None:
+        benchmark = _restricted(benchmark, only)
     mode = mode or benchmark.mode
     given = {"period": period, "change_probability": change_probability, "distance": distance, "amplitude": amplitude}
     mode_options = _mode_options(mode, given)

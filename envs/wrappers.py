@@ -214,11 +214,18 @@ def auto_reset(env: Environment) -> Environment:
 
 
 def reveal_task(env: Environment) -> Environment:
-    """Append the task to the observation: its family as one-hot, then its spec. For oracles that need not infer it."""
+    """Append the task to the observation, for oracles that need not infer it.
+
+    Each family has places of its own: 1 and the spec, or zeros where the task is of another. Specs of different units
+    (25 m, 1 rad) in one place would be scaled together, and a learner could hardly tell the small ones apart.
+    """
     num_families = len(env.spec.families)
+    extra = num_families * (1 + env.spec.task_size)
 
     def told(obs: jax.Array, task: Task) -> jax.Array:
-        return jnp.concatenate([obs, jax.nn.one_hot(task.family, num_families), task.spec]).astype(obs.dtype)
+        family = jax.nn.one_hot(task.family, num_families)
+        spec = family[:, None] * task.spec
+        return jnp.concatenate([obs, family, spec.ravel()]).astype(obs.dtype)
 
     def reveal(state: State) -> State:
         return state._replace(obs=told(state.obs, state.task), final_obs=told(state.final_obs, state.task))
@@ -228,7 +235,7 @@ def reveal_task(env: Environment) -> Environment:
         return state._replace(obs=state.obs[:size], final_obs=state.final_obs[:size])
 
     return env._replace(
-        spec=env.spec._replace(obs_size=env.spec.obs_size + num_families + env.spec.task_size),
+        spec=env.spec._replace(obs_size=env.spec.obs_size + extra),
         reset=lambda key, task: reveal(env.reset(key, task)),
         step=lambda state, action: reveal(env.step(conceal(state), action)),
         state_from=lambda key, task, qpos, qvel: reveal(env.state_from(key, task, qpos, qvel)),

@@ -35,6 +35,8 @@ class Config:
     read anew at every step (the reference's code; `window` times the work)."""
     standardize_belief: bool = False
     """Standardise the belief for the policy with the statistics of the newest pool (which should be large)."""
+    standardize_obs: bool = False
+    """Standardise the observation for the policy and the critics with the statistics of all data so far."""
     sac_reward_normalization: bool = False
     """SAC learns from the standardised reward."""
     window: int = 64
@@ -80,7 +82,7 @@ class Memory(NamedTuple):
 def belief_size(config: Config, spec: EnvSpec) -> int:
     """Length of the belief vector that the policy sees."""
     k, d = config.vae.num_components, config.vae.latent_size
-    oracle = len(spec.families) + spec.task_size
+    oracle = len(spec.families) * (1 + spec.task_size)
     return {"component": 2 * d, "sample": d, "mixture": k * (1 + 2 * d), "oracle": oracle}[config.belief]
 
 
@@ -184,10 +186,16 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         carry = gmm_vae.recall(encoder, config.vae, vae_spec, recent, present)
         return memory._replace(carry=carry, recent=recent, present=present)
 
+    def seen(state: State, obs: Float[Array, "... obs"]) -> Float[Array, "... own"]:
+        """The observation proper as policy and critics see it, without a revealed task."""
+        if config.standardize_obs:
+            obs = (obs - state.scale.mean.obs) / state.scale.std.obs
+        return obs[..., :own_obs_size]
+
     def believed(state: State, obs: jax.Array, memory: Memory) -> tuple[jax.Array, jax.Array]:
         """What the policy sees: its own observation, and its belief."""
         belief = state.belief_scale.apply(obs[..., own_obs_size:]) if oracle else memory.belief
-        return obs[..., :own_obs_size], belief
+        return seen(state, obs), belief
 
     def act(state: State, obs: jax.Array, memory: Memory, key: PRNGKeyArray, explore: bool) -> jax.Array:
         obs, belief = believed(state, obs, memory)
@@ -250,11 +258,11 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         if config.sac_reward_normalization:
             reward = (reward - state.scale.mean.reward) / state.scale.std.reward
         batch = sac.Batch(
-            obs=windows.obs[..., :own_obs_size],
+            obs=seen(state, windows.obs),
             belief=before,
             action=windows.action,
             reward=reward,
-            next_obs=windows.next_obs[..., :own_obs_size],
+            next_obs=seen(state, windows.next_obs),
             next_belief=after,
             terminated=windows.terminated,
             weight=windows.valid.astype(jnp.float32),

@@ -127,10 +127,13 @@ def test_without_a_retained_memory_the_belief_follows_from_the_last_window_alone
 
 def test_the_oracle_acts_on_the_revealed_task():
     """The tail of the observation is its belief, standardised as in training; it has nothing to infer."""
-    revealed = SPEC._replace(obs_size=SPEC.obs_size + len(SPEC.families) + SPEC.task_size)
+    size = len(SPEC.families) * (1 + SPEC.task_size)
+    revealed = SPEC._replace(obs_size=SPEC.obs_size + size)
     made = moss.make(with_(belief="oracle"), revealed)
     rows = data().data
-    tell = lambda x: jnp.concatenate([x, jnp.ones((8, HORIZON, 2)), rows.task.spec], -1)  # noqa: E731
+    told = jnp.concatenate([jnp.ones((8, HORIZON, 2)), rows.task.spec, rows.task.spec], -1)
+    assert told.shape[-1] == size
+    tell = lambda x: jnp.concatenate([x, told], -1)  # noqa: E731
     rows = rows._replace(obs=tell(rows.obs), next_obs=tell(rows.next_obs))
     example = jax.tree.map(lambda x: x[0, 0], rows)
     filled = jax.jit(replay.insert)(replay.init(example, 8, HORIZON), rows)
@@ -138,7 +141,7 @@ def test_the_oracle_acts_on_the_revealed_task():
     state, metrics = jax.jit(made.update)(before, filled, jax.random.key(1))
     assert same(state.vae, before.vae) and not same(state.sac, before.sac) and metrics["updates"] == 2
     scale = state.belief_scale
-    np.testing.assert_allclose(scale.mean[2:], rows.task.spec[rows.valid].mean(0), atol=0.3)
+    np.testing.assert_allclose(scale.mean, told[rows.valid].mean(0), atol=0.3)
     obs = tell(data().data.obs)[:, 0]
     memory = made.begin(state, 8)
     step = jax.tree.map(lambda x: x[:, 0], rows)
@@ -146,7 +149,26 @@ def test_the_oracle_acts_on_the_revealed_task():
         made.observe(state, memory, step).belief * scale.std + scale.mean, step.next_obs[:, 2:], atol=1e-5
     )
     action = made.act(state, obs, memory, jax.random.key(0), False)
-    sac_spec = sac.Spec(2, 1, 4)
+    sac_spec = sac.Spec(2, 1, size)
     belief = (obs[:, 2:] - scale.mean) / scale.std
     expected = sac.act(state.sac, CONFIG.sac, sac_spec, obs[:, :2], belief, jax.random.key(0), False)
     np.testing.assert_allclose(action, expected, atol=1e-6)
+
+
+def test_standardised_observations_make_units_irrelevant():
+    """Learning and acting are the same if all observations are measured in other units."""
+    made = agent(with_(standardize_obs=True))
+    rows = data().data
+    rows = rows._replace(obs=rows.next_obs[:, ::-1])  # of one distribution
+
+    def outcome(change):
+        changed = rows._replace(obs=change(rows.obs), next_obs=change(rows.next_obs))
+        example = jax.tree.map(lambda x: x[0, 0], changed)
+        filled = jax.jit(replay.insert)(replay.init(example, 8, HORIZON), changed)
+        state, _ = jax.jit(made.update)(jax.jit(made.init)(jax.random.key(0)), filled, jax.random.key(1))
+        memory = made.begin(state, 8)
+        return made.act(state, changed.obs[:, 0], memory, jax.random.key(0), False)
+
+    plain, other = outcome(lambda x: x), outcome(lambda x: 40.0 * x + 7.0)
+    assert np.ptp(plain) > 1e-3
+    np.testing.assert_allclose(plain, other, atol=2e-4)

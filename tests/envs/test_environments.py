@@ -141,3 +141,16 @@ def test_a_revealed_task_is_that_of_the_next_step_and_changes_nothing_else():
     one = jax.tree.map(lambda x: x[0], first)
     injected = told.state_from(one.key, one.task, one.physics.qpos, one.physics.qvel)
     assert injected.obs.shape[-1] == told.spec.obs_size
+
+
+def test_each_family_is_revealed_in_places_of_its_own():
+    plain = envs.make("cheetah_multitask", "native")
+    told, size = reveal_task(plain), plain.spec.obs_size
+    tasks = jax.tree.map(lambda x: x[::6], plain.test_tasks)
+    obs = np.asarray(jax.vmap(told.reset)(jax.random.split(jax.random.key(0), len(tasks.family)), tasks).obs)
+    assert obs.shape[-1] == size + 4 * 2
+    assert set(np.asarray(tasks.family)) == {0, 1, 2, 3}
+    for row, family, spec in zip(obs, tasks.family, tasks.spec[:, 0], strict=True):
+        expected = np.zeros((2, 4), np.float32)
+        expected[:, family] = 1.0, spec
+        np.testing.assert_array_equal(row[size:], expected.ravel())

@@ -88,6 +88,15 @@ def test_multitask_sets_cover_their_ranges():
             np.testing.assert_allclose(xy @ np.array(unit[::-1]), 0, atol=1e-6)
 
 
+def test_a_benchmark_can_be_restricted_to_some_of_its_subtasks():
+    whole, part = envs.make("cheetah_multitask"), envs.make("cheetah_multitask", only="goal_backward,jump")
+    assert part.spec.subtasks == ("goal_backward", "jump") and part.spec.families == ("goal", "jump")
+    assert len(part.train_tasks.family) == 20 and len(part.test_tasks.family) == 10
+    goals = np.sort(np.concatenate([part.train_tasks.spec[:10, 0], part.test_tasks.spec[:5, 0]]))
+    np.testing.assert_allclose(goals, np.linspace(-25, -5, 15), rtol=1e-5)
+    assert len(whole.train_tasks.family) == 70
+
+
 def test_out_of_distribution_sets_are_disjoint_in_range():
     v = spec("cheetah_vel_ood", "test")
     assert np.all((v <= 2) | (v >= 4)) and np.any(v <= 2) and np.any(v >= 4)
@@ -128,6 +137,9 @@ def test_sample_tasks_is_balanced():
         (lambda: envs.make("cheetah_dir_nonstat", change_probability=1.5), r"probability must be in \[0, 1\]"),
         (lambda: envs.make("cheetah_vel", "brax"), "unknown physics engine"),
         (lambda: envs.make("point_robot", variant="slow"), "fast, reference"),
+        (lambda: envs.make("cheetah_multitask", only="jmp"), "did you mean jump"),
+        (lambda: envs.make("cheetah_dir_vel_to_goal", only="goal"), "leaves no training task: keep one of forward"),
+        (lambda: envs.make("cheetah_dir_nonstat", only="forward"), "for stationary benchmarks"),
         (lambda: tasks.uniform((2.0, 2.0)), "is empty"),
         (lambda: tasks.disc((2.0, 1.0)), "swapped"),
         (lambda: tasks.spread(2.0, 1.0), "swapped"),
