@@ -7,23 +7,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from metarl_jax.agents import control
 from metarl_jax.data import statistics
 from metarl_jax.data.replay import Replay, Vectors, sample_siblings, sample_windows
 from metarl_jax.data.statistics import Scale
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import gmm_vae, sac
 from metarl_jax.learners.gmm_vae import Config as VAEConfig
-from metarl_jax.learners.sac import Config as SACConfig
 from metarl_jax.networks.mixture import Mixture
 from metarl_jax.types import Agent, EnvSpec, Metrics, Transition
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(control.Config):
     """How the two learners share an epoch."""
 
     vae: VAEConfig = dataclasses.field(default_factory=VAEConfig)
-    sac: SACConfig = dataclasses.field(default_factory=SACConfig)
     belief: str = "component"
     """What the policy sees. `component`: mean and standard deviation of the most likely component (the paper's);
     `mixture`: responsibilities, means and standard deviations of all; `sample`: a posterior sample (ablation);
@@ -33,26 +32,10 @@ class Config:
     retain_hidden: bool = True
     """Keep the encoder's memory for the whole episode; False: the belief follows from the last `window` steps alone,
     read anew at every step (the reference's code; `window` times the work)."""
-    standardize_belief: bool = False
-    """Standardise the belief for the policy with the statistics of the newest pool (which should be large)."""
-    standardize_obs: bool = False
-    """Standardise the observation for the policy and the critics with the statistics of all data so far."""
-    sac_reward_normalization: bool = False
-    """SAC learns from the standardised reward."""
-    window: int = 64
-    """Steps of a sampled window; no longer than the horizon."""
     vae_updates: int = 128
     """VAE updates per epoch."""
-    sac_updates: int = 2048
-    """SAC updates per epoch; 0 learns to infer tasks alone."""
     pretrain_updates: int = 0
     """Further VAE updates in the first epoch, before its SAC updates."""
-    use_trajectory_sample_sac: bool = True
-    """SAC learns from all steps of a window; False: only from its last, which is any step of an episode."""
-    pool_windows: int = 4
-    """Windows whose beliefs are computed together, for the next `updates_per_pool` SAC updates."""
-    updates_per_pool: int = 1
-    """SAC updates per pool of windows. The encoder stands still meanwhile, so beliefs stay exact."""
 
 
 class State(NamedTuple):
@@ -99,25 +82,14 @@ def belief_vector(config: Config, q: Mixture, key: PRNGKeyArray) -> Float[Array,
 
 def validate(config: Config, spec: EnvSpec) -> None:
     """Raise `ConfigurationError` for settings that contradict each other or the benchmark."""
+    control.validate(config, spec)
     choices = {"decode": (config.vae.decode, ("self", "next", "trajectory", "task"))}
     choices["belief"] = (config.belief, ("component", "mixture", "sample", "oracle"))
     for name, (value, known) in choices.items():
         if value not in known:
             raise ConfigurationError(f"unknown {name} {value!r}: choose {', '.join(known)}")
-    counts = {name: getattr(config, name) for name in ("pool_windows", "updates_per_pool")}
-    counts |= {"sac.policy_every": config.sac.policy_every, "vae.decode_samples": config.vae.decode_samples}
-    for name, count in counts.items():
-        if count < 1:
-            raise ConfigurationError(f"{name} must be >= 1, got {count}")
-    if not 2 <= config.window <= spec.horizon:
-        raise ConfigurationError(f"window must be in [2, {spec.horizon}] ({spec.name}'s horizon), got {config.window}")
-    per_window = config.window if config.use_trajectory_sample_sac else 1
-    if config.pool_windows * per_window < config.sac.batch_size:
-        need = -(-config.sac.batch_size // per_window)
-        raise ConfigurationError(
-            f"{config.pool_windows} windows give {config.pool_windows * per_window} transitions, fewer than the SAC "
-            f"batch of {config.sac.batch_size}: use pool_windows >= {need}"
-        )
+    if config.vae.decode_samples < 1:
+        raise ConfigurationError(f"vae.decode_samples must be >= 1, got {config.vae.decode_samples}")
     if config.vae.contrastive_weight and not spec.stationary:
         raise ConfigurationError(
             f"the contrastive loss needs one task per episode, unlike {spec.name}: use --vae.contrastive_weight=0"
@@ -126,11 +98,6 @@ def validate(config: Config, spec: EnvSpec) -> None:
         raise ConfigurationError(
             f"decoding other episodes of the task needs one task per episode, unlike {spec.name}: "
             "use --vae.decode=trajectory"
-        )
-    block = config.sac.policy_every * config.updates_per_pool
-    if config.sac_updates % block:
-        raise ConfigurationError(
-            f"sac_updates ({config.sac_updates}) must be a multiple of policy_every x updates_per_pool ({block})"
         )
 
 
@@ -186,16 +153,10 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         carry = gmm_vae.recall(encoder, config.vae, vae_spec, recent, present)
         return memory._replace(carry=carry, recent=recent, present=present)
 
-    def seen(state: State, obs: Float[Array, "... obs"]) -> Float[Array, "... own"]:
-        """The observation proper as policy and critics see it, without a revealed task."""
-        if config.standardize_obs:
-            obs = (obs - state.scale.mean.obs) / state.scale.std.obs
-        return obs[..., :own_obs_size]
-
     def believed(state: State, obs: jax.Array, memory: Memory) -> tuple[jax.Array, jax.Array]:
         """What the policy sees: its own observation, and its belief."""
         belief = state.belief_scale.apply(obs[..., own_obs_size:]) if oracle else memory.belief
-        return seen(state, obs), belief
+        return control.seen(config, state.scale, obs)[..., :own_obs_size], belief
 
     def act(state: State, obs: jax.Array, memory: Memory, key: PRNGKeyArray, explore: bool) -> jax.Array:
         obs, belief = believed(state, obs, memory)
@@ -254,73 +215,16 @@ def make(config: Config, spec: EnvSpec) -> Agent:
             after = belief_vector(config, beliefs.after, key_after)
         if not config.online_inference:
             before = after = jnp.broadcast_to(after[-1:], after.shape)
-        reward = windows.reward
-        if config.sac_reward_normalization:
-            reward = (reward - state.scale.mean.reward) / state.scale.std.reward
-        batch = sac.Batch(
-            obs=seen(state, windows.obs),
-            belief=before,
-            action=windows.action,
-            reward=reward,
-            next_obs=seen(state, windows.next_obs),
-            next_belief=after,
-            terminated=windows.terminated,
-            weight=windows.valid.astype(jnp.float32),
-        )
-        if last_only:
-            return jax.tree.map(lambda x: x[-1], batch)
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
-
-    def train_sac(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
-        """All SAC updates of an epoch: pools of relabelled windows, minibatches from each."""
-        if not config.sac_updates:
-            return state, {}
-        size = config.pool_windows * (config.window if config.use_trajectory_sample_sac else 1)
-        batch_size, policy_every = config.sac.batch_size, config.sac.policy_every
-
-        def minibatch(pool: sac.Batch, key: PRNGKeyArray) -> sac.Batch:
-            if batch_size == size:
-                return pool
-            index = jax.random.randint(key, (batch_size,), 0, size)
-            return jax.tree.map(lambda x: x[index], pool)
-
-        def update(sac_state, inputs):
-            """`policy_every` critic updates, then one policy update."""
-            pool, key = inputs
-            key_critic, key_index, key_policy = jax.random.split(key, 3)
-
-            def critic_update(sac_state, key):
-                key_index, key = jax.random.split(key)
-                return sac.critic_step(sac_state, minibatch(pool, key_index), key, config.sac, sac_spec)
-
-            keys = jax.random.split(key_critic, policy_every)
-            sac_state, metrics = jax.lax.scan(critic_update, sac_state, keys)
-            batch = minibatch(pool, key_index)
-            sac_state, policy_metrics = sac.policy_step(sac_state, batch, key_policy, config.sac, sac_spec)
-            return sac_state, jax.tree.map(jnp.mean, metrics) | policy_metrics
-
-        def epoch_of_pool(state: State, key: PRNGKeyArray):
-            key_pool, key_updates = jax.random.split(key)
-            pool = make_pool(state, replay, key_pool)
-            if config.standardize_belief:
-                moments = statistics.merge(statistics.init(pool.belief[0]), pool.belief, pool.weight)
-                scale = statistics.scale(moments)
-                state = state._replace(belief_scale=scale)
-                pool = pool._replace(belief=scale.apply(pool.belief), next_belief=scale.apply(pool.next_belief))
-            keys = jax.random.split(key_updates, config.updates_per_pool)
-            sac_state, metrics = jax.lax.scan(lambda s, k: update(s, (pool, k)), state.sac, keys)
-            return state._replace(sac=sac_state), metrics
-
-        num_pools = config.sac_updates // (policy_every * config.updates_per_pool)
-        state, metrics = jax.lax.scan(epoch_of_pool, state, jax.random.split(key, num_pools))
-        return state, jax.tree.map(jnp.mean, metrics)
+        return control.pool(config, state.scale, windows, before, after, own_obs_size)
 
     def update(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
         key_vae, key_sac = jax.random.split(key)
         state, vae_metrics = train_vae(state, replay, key_vae)
-        state, sac_metrics = train_sac(state, replay, key_sac)
+        learnt = control.State(state.sac, state.belief_scale)
+        learnt, sac_metrics = control.train(config, sac_spec, learnt, lambda k: make_pool(state, replay, k), key_sac)
         updates = num_vae_updates(state) + config.sac_updates
-        return state._replace(num_epochs=state.num_epochs + 1), vae_metrics | sac_metrics | {"updates": updates}
+        state = state._replace(sac=learnt.sac, belief_scale=learnt.belief_scale, num_epochs=state.num_epochs + 1)
+        return state, vae_metrics | sac_metrics | {"updates": updates}
 
     return Agent(init, begin, act, observe, update, describe)
 

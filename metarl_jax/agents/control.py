@@ -1,0 +1,158 @@
+"""Control on a belief: SAC over observation and belief, trained on pools of relabelled windows.
+
+What agents that infer a task by a recurrent encoder have in common, whatever infers it.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from metarl_jax.data import statistics
+from metarl_jax.data.statistics import Scale
+from metarl_jax.errors import ConfigurationError
+from metarl_jax.learners import sac
+from metarl_jax.learners.sac import Config as SACConfig
+from metarl_jax.types import EnvSpec, Metrics, Transition
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Control on a belief."""
+
+    sac: SACConfig = dataclasses.field(default_factory=SACConfig)
+    standardize_belief: bool = False
+    """Standardise the belief for the policy with the statistics of the newest pool (which should be large)."""
+    standardize_obs: bool = False
+    """Standardise the observation for the policy and the critics with the statistics of all data so far."""
+    sac_reward_normalization: bool = False
+    """SAC learns from the standardised reward."""
+    window: int = 64
+    """Steps of a sampled window; no longer than the horizon."""
+    sac_updates: int = 2048
+    """SAC updates per epoch; 0 learns to infer tasks alone."""
+    use_trajectory_sample_sac: bool = True
+    """SAC learns from all steps of a window; False: only from its last, which is any step of an episode."""
+    pool_windows: int = 4
+    """Windows whose beliefs are computed together, for the next `updates_per_pool` SAC updates."""
+    updates_per_pool: int = 1
+    """SAC updates per pool of windows. The encoder stands still meanwhile, so beliefs stay exact."""
+
+
+class State(NamedTuple):
+    """What control learns."""
+
+    sac: sac.State
+    belief_scale: Scale
+
+
+def validate(config: Config, spec: EnvSpec) -> None:
+    """Raise `ConfigurationError` for sizes that contradict each other or the benchmark."""
+    counts = {name: getattr(config, name) for name in ("pool_windows", "updates_per_pool")}
+    counts |= {"sac.policy_every": config.sac.policy_every}
+    for name, count in counts.items():
+        if count < 1:
+            raise ConfigurationError(f"{name} must be >= 1, got {count}")
+    if not 2 <= config.window <= spec.horizon:
+        raise ConfigurationError(f"window must be in [2, {spec.horizon}] ({spec.name}'s horizon), got {config.window}")
+    per_window = config.window if config.use_trajectory_sample_sac else 1
+    if config.pool_windows * per_window < config.sac.batch_size:
+        need = -(-config.sac.batch_size // per_window)
+        raise ConfigurationError(
+            f"{config.pool_windows} windows give {config.pool_windows * per_window} transitions, fewer than the SAC "
+            f"batch of {config.sac.batch_size}: use pool_windows >= {need}"
+        )
+    block = config.sac.policy_every * config.updates_per_pool
+    if config.sac_updates % block:
+        raise ConfigurationError(
+            f"sac_updates ({config.sac_updates}) must be a multiple of policy_every x updates_per_pool ({block})"
+        )
+
+
+def seen(config: Config, scale: Scale, obs: Float[Array, "... obs"]) -> Float[Array, "... obs"]:
+    """An observation as policy and critics see it."""
+    return (obs - scale.mean.obs) / scale.std.obs if config.standardize_obs else obs
+
+
+def pool(
+    config: Config,
+    scale: Scale,
+    windows: Transition,
+    before: Float[Array, "T N b"],
+    after: Float[Array, "T N b"],
+    own_obs_size: int | None = None,
+) -> sac.Batch:
+    """Windows [T, N, ...] with the belief before and after each step, as transitions [P, ...] for SAC.
+
+    Beliefs are not standardised yet. Only the first `own_obs_size` entries of observations are the policy's.
+    """
+    reward = windows.reward
+    if config.sac_reward_normalization:
+        reward = (reward - scale.mean.reward) / scale.std.reward
+    batch = sac.Batch(
+        obs=seen(config, scale, windows.obs)[..., :own_obs_size],
+        belief=before,
+        action=windows.action,
+        reward=reward,
+        next_obs=seen(config, scale, windows.next_obs)[..., :own_obs_size],
+        next_belief=after,
+        terminated=windows.terminated,
+        weight=windows.valid.astype(jnp.float32),
+    )
+    if not config.use_trajectory_sample_sac:
+        return jax.tree.map(lambda x: x[-1], batch)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+
+
+def train(
+    config: Config,
+    spec: sac.Spec,
+    state: State,
+    make_pool: Callable[[PRNGKeyArray], sac.Batch],
+    key: PRNGKeyArray,
+) -> tuple[State, Metrics]:
+    """All SAC updates of an epoch: pools of relabelled windows, minibatches from each."""
+    if not config.sac_updates:
+        return state, {}
+    size = config.pool_windows * (config.window if config.use_trajectory_sample_sac else 1)
+    batch_size, policy_every = config.sac.batch_size, config.sac.policy_every
+
+    def minibatch(pool: sac.Batch, key: PRNGKeyArray) -> sac.Batch:
+        if batch_size == size:
+            return pool
+        index = jax.random.randint(key, (batch_size,), 0, size)
+        return jax.tree.map(lambda x: x[index], pool)
+
+    def update(sac_state, inputs):
+        """`policy_every` critic updates, then one policy update."""
+        pool, key = inputs
+        key_critic, key_index, key_policy = jax.random.split(key, 3)
+
+        def critic_update(sac_state, key):
+            key_index, key = jax.random.split(key)
+            return sac.critic_step(sac_state, minibatch(pool, key_index), key, config.sac, spec)
+
+        keys = jax.random.split(key_critic, policy_every)
+        sac_state, metrics = jax.lax.scan(critic_update, sac_state, keys)
+        batch = minibatch(pool, key_index)
+        sac_state, policy_metrics = sac.policy_step(sac_state, batch, key_policy, config.sac, spec)
+        return sac_state, jax.tree.map(jnp.mean, metrics) | policy_metrics
+
+    def epoch_of_pool(state: State, key: PRNGKeyArray):
+        key_pool, key_updates = jax.random.split(key)
+        pool = make_pool(key_pool)
+        scale = state.belief_scale
+        if config.standardize_belief:
+            moments = statistics.merge(statistics.init(pool.belief[0]), pool.belief, pool.weight)
+            scale = statistics.scale(moments)
+            pool = pool._replace(belief=scale.apply(pool.belief), next_belief=scale.apply(pool.next_belief))
+        keys = jax.random.split(key_updates, config.updates_per_pool)
+        sac_state, metrics = jax.lax.scan(lambda s, k: update(s, (pool, k)), state.sac, keys)
+        return State(sac_state, scale), metrics
+
+    num_pools = config.sac_updates // (policy_every * config.updates_per_pool)
+    state, metrics = jax.lax.scan(epoch_of_pool, state, jax.random.split(key, num_pools))
+    return state, jax.tree.map(jnp.mean, metrics)
