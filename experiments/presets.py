@@ -1,6 +1,9 @@
 """Settings of MoSS: the paper's table, and the fastest found here."""
 
-from metarl_jax.agents import moss
+import dataclasses
+
+from metarl_jax.agents import control, moss
+from metarl_jax.agents import timrl as timrl_agent
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import gmm_vae, sac
 from metarl_jax.training import trainer
@@ -101,6 +104,33 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
         initial_episodes=max(20, 20_000 // horizon),
     )
     return agent, data
+
+
+def timrl(
+    preset: str, env: str, horizon: int, stationary: bool, num_classes: int
+) -> tuple[timrl_agent.Config, trainer.Config, int | None]:
+    """TIMRL in MoSS's settings, with one component per class: agent, data, epochs (None: until the minutes are spent).
+
+    The publication says how often the recogniser is updated, and that the priors are fixed; the rest is MoSS's.
+    """
+    epochs: int | None = None
+    if preset == "paper":
+        base, data, epochs = paper(env, horizon, stationary)
+    else:
+        base, data = fast(env, horizon, stationary)
+    vae = dataclasses.replace(
+        base.vae,
+        num_components=max(2, num_classes),
+        decode="trajectory",
+        contrastive_weight=0.0,
+        mutual_information_weight=0.0,
+        use_separated_prior=True,
+    )
+    shared = {field.name: getattr(base, field.name) for field in dataclasses.fields(control.Config)}
+    agent = timrl_agent.Config(
+        **shared, vae=vae, vae_updates=base.vae_updates, pretrain_updates=base.pretrain_updates, recognizer_updates=10
+    )
+    return agent, data, epochs
 
 
 def check(preset: str) -> None:

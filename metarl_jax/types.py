@@ -118,6 +118,8 @@ class Agent(NamedTuple):
     """(state, replay, key) -> one epoch of learning."""
     describe: Callable[[Any, Any], dict[str, jax.Array]]
     """(state, memory) -> what the memory believes, for reports: `belief` [n, b] and `component` [n, K]."""
+    component_of: Callable[[Any], jax.Array] | None = None
+    """(task) -> the component that stands for a task's class, where that is learnt from labels; None elsewhere."""
 
 
 class Evaluation(NamedTuple):
@@ -131,6 +133,8 @@ class Evaluation(NamedTuple):
     """Responsibilities q(y) of the mixture's components at each action; c = 1 where there is no mixture."""
     task_changed: Bool[Array, "K T N"]
     """The task changed after this step."""
+    recognized: Bool[Array, "K T N r"]
+    """The most likely component was the one that stands for the task's class; r = 0 where none does, else 1."""
 
     @property
     def returns(self) -> jax.Array:

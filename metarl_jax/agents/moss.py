@@ -1,13 +1,13 @@
 """MoSS: a recurrent Gaussian-mixture VAE infers the task, Bayes-adaptive SAC acts on the belief."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from metarl_jax.agents import control
+from metarl_jax.agents import belief_forms, control
 from metarl_jax.data import statistics
 from metarl_jax.data.replay import Replay, Vectors, sample_siblings, sample_windows
 from metarl_jax.data.statistics import Scale
@@ -64,27 +64,16 @@ class Memory(NamedTuple):
 
 def belief_size(config: Config, spec: EnvSpec) -> int:
     """Length of the belief vector that the policy sees."""
-    k, d = config.vae.num_components, config.vae.latent_size
-    oracle = len(spec.families) * (1 + spec.task_size)
-    return {"component": 2 * d, "sample": d, "mixture": k * (1 + 2 * d), "oracle": oracle}[config.belief]
-
-
-def belief_vector(config: Config, q: Mixture, key: PRNGKeyArray) -> Float[Array, "... b"]:
-    """The belief as the policy's input, before standardisation."""
-    if config.belief == "mixture":
-        flat = [x.reshape(*x.shape[:-2], -1) for x in (q.mean, q.std)]
-        return jnp.concatenate([jax.nn.softmax(q.logits), *flat], -1)
-    mean, std = gmm_vae.most_likely(q)
-    if config.belief == "sample":
-        return mean + std * jax.random.normal(key, mean.shape)
-    return jnp.concatenate([mean, std], -1)
+    if config.belief == "oracle":
+        return len(spec.families) * (1 + spec.task_size)
+    return belief_forms.size(config.belief, config.vae.num_components, config.vae.latent_size)
 
 
 def validate(config: Config, spec: EnvSpec) -> None:
     """Raise `ConfigurationError` for settings that contradict each other or the benchmark."""
     control.validate(config, spec)
     choices = {"decode": (config.vae.decode, ("self", "next", "trajectory", "task"))}
-    choices["belief"] = (config.belief, ("component", "mixture", "sample", "oracle"))
+    choices["belief"] = (config.belief, (*belief_forms.FORMS, "oracle"))
     for name, (value, known) in choices.items():
         if value not in known:
             raise ConfigurationError(f"unknown {name} {value!r}: choose {', '.join(known)}")
@@ -128,7 +117,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     def read(state: State, q: Mixture, key: PRNGKeyArray) -> Float[Array, "... b"]:
         if oracle:
             return jnp.zeros((*q.logits.shape[:-1], sac_spec.belief_size))
-        return state.belief_scale.apply(belief_vector(config, q, key))
+        return state.belief_scale.apply(belief_forms.vector(config.belief, q, key))
 
     def mixture(state: State, carry: jax.Array) -> Mixture:
         return gmm_vae.mixture(state.vae.encoder, config.vae, vae_spec, carry)
@@ -211,8 +200,8 @@ def make(config: Config, spec: EnvSpec) -> Agent:
             before, after = windows.obs[..., own_obs_size:], windows.next_obs[..., own_obs_size:]
         else:
             beliefs = gmm_vae.infer(state.vae.encoder, config.vae, vae_spec, state.scale, windows)
-            before = belief_vector(config, beliefs.before, key_before)
-            after = belief_vector(config, beliefs.after, key_after)
+            before = belief_forms.vector(config.belief, beliefs.before, key_before)
+            after = belief_forms.vector(config.belief, beliefs.after, key_after)
         if not config.online_inference:
             before = after = jnp.broadcast_to(after[-1:], after.shape)
         return control.pool(config, state.scale, windows, before, after, own_obs_size)
@@ -227,14 +216,3 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         return state, vae_metrics | sac_metrics | {"updates": updates}
 
     return Agent(init, begin, act, observe, update, describe)
-
-
-def parameter_counts(state: Any) -> dict[str, int]:
-    """Scalars in each network of a `State`."""
-    networks = {
-        "encoder": state.vae.encoder,
-        "decoder": state.vae.decoder,
-        "policy": state.sac.actor,
-        "critics": state.sac.critic,
-    }
-    return {name: sum(x.size for x in jax.tree.leaves(params)) for name, params in networks.items()}

@@ -35,8 +35,9 @@ def report(
 
     Returns:
       `test_return` (mean over seeds and tasks, episode 1), `test_return_min` (the worst task of the worst seed),
-      `test_return_by_family`, `_by_subtask`, `_by_episode` [K], with several seeds `_per_seed` [S]; with a mixture
-      also `clusters`'s.
+      `test_return_by_family`, `_by_subtask`, `_by_episode` [K], with several seeds `_per_seed` [S]; where
+      components stand for classes, `recognition_accuracy` over all steps of episode 1; with a mixture also
+      `clusters`'s.
     """
     values = np.asarray(evaluation.returns)
     first = values[:, 0]
@@ -49,6 +50,8 @@ def report(
     }
     if len(first) > 1:
         result["test_return_per_seed"] = first.mean(-1).tolist()
+    if evaluation.recognized.shape[-1]:
+        result["recognition_accuracy"] = float(np.asarray(evaluation.recognized)[:, 0].mean())
     if evaluation.components.shape[-1] > 1:
         result |= clusters(np.asarray(evaluation.components)[:, 0], tasks.family)
     return result

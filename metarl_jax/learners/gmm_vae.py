@@ -6,17 +6,20 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from metarl_jax.data.replay import Vectors, vectors
 from metarl_jax.data.segments import partners, segments, starts
 from metarl_jax.data.statistics import Scale
 from metarl_jax.distributions import categorical_entropy
 from metarl_jax.learners.optimizers import adam
-from metarl_jax.losses.elbo import negative_elbo, sample_components, standard_prior
+from metarl_jax.losses.elbo import negative_elbo, sample_components, separated_prior, standard_prior
 from metarl_jax.losses.infonce import infonce
 from metarl_jax.networks.mixture import Mixture, RecurrentMixtureEncoder, TaskDecoder
 from metarl_jax.types import Metrics, Transition
+
+KNOWN = 100.0
+"""Logit of a component that is given; the others have 0, and a probability that float32 cannot tell from 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +64,8 @@ class Config:
     """Weight of the standardised reward's error."""
     use_global_prior: bool = False
     """Prior N(0, I) and uniform at every step, instead of the previous step's posterior."""
+    use_separated_prior: bool = False
+    """Prior N(k, 0.5) of component k = 0, 1, ... at every step (CEMRL's and TIMRL's), uniform over components."""
     stop_z_prior: bool = False
     """No gradient through the previous posterior of z."""
     stop_y_prior: bool = True
@@ -245,7 +250,9 @@ def _decode(
 
 
 def _prior(config: Config, q: Mixture, previous: Mixture, fresh: Bool[Array, "T N"]) -> Mixture:
-    """The previous posterior, or the standard prior where a history begins (everywhere if `use_global_prior`)."""
+    """The previous posterior, or the standard prior where a history begins; or a fixed prior everywhere."""
+    if config.use_separated_prior:
+        return separated_prior(q)
     standard = standard_prior(q)
     if config.use_global_prior:
         return standard
@@ -285,10 +292,12 @@ def loss(
     windows: Transition,
     key: PRNGKeyArray,
     siblings: Transition | None = None,
+    component: Int[Array, "T N"] | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
     """-ELBO + InfoNCE of windows [T, N, ...], averaged over valid steps; params = (encoder, decoder).
 
-    `siblings` [T, N, ...] are other episodes of the same tasks, to decode if `decode` is `task`.
+    `siblings` [T, N, ...] are other episodes of the same tasks, to decode if `decode` is `task`. `component` says
+    which component must explain each step, where something else than the encoder knows (TIMRL).
     """
     encoder, decoder = params
     key_decode, key_contrast = jax.random.split(key)
@@ -299,6 +308,8 @@ def loss(
     else:
         q = beliefs.before
         previous = jax.tree.map(lambda x: jnp.concatenate([x[:1], x[:-1]]), q)
+    if component is not None:
+        q = q._replace(logits=KNOWN * jax.nn.one_hot(component, config.num_components))
     prior = _prior(config, q, previous, fresh)
     state_error, reward_error = _decode(config, spec, decoder, scale, windows, siblings, q, key_decode)
     elbo, parts = negative_elbo(state_error + reward_error, q, prior, config.kl_z_weight, config.kl_y_weight)
@@ -331,10 +342,11 @@ def train_step(
     spec: Spec,
     scale: Scale,
     siblings: Transition | None = None,
+    component: Int[Array, "T N"] | None = None,
 ) -> tuple[State, Metrics]:
-    """One Adam step on windows [T, N, ...]; see `loss` for `siblings`."""
+    """One Adam step on windows [T, N, ...]; see `loss` for `siblings` and `component`."""
     params = (state.encoder, state.decoder)
-    grads, metrics = jax.grad(loss, has_aux=True)(params, config, spec, scale, windows, key, siblings)
+    grads, metrics = jax.grad(loss, has_aux=True)(params, config, spec, scale, windows, key, siblings, component)
     updates, opt = adam(config.learning_rate, config.max_grad_norm).update(grads, state.opt, params)
     encoder, decoder = optax.apply_updates(params, updates)
     return State(encoder, decoder, opt), metrics

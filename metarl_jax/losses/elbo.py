@@ -14,6 +14,12 @@ def standard_prior(like: Mixture) -> Mixture:
     return Mixture(jnp.zeros_like(like.logits), jnp.zeros_like(like.mean), jnp.ones_like(like.std))
 
 
+def separated_prior(like: Mixture, std: float = 0.5) -> Mixture:
+    """Uniform components, the k-th N(k, std^2) in every dimension, k = 0, 1, ... (CEMRL; TIMRL, Eq. 11)."""
+    k = jnp.arange(like.mean.shape[-2], dtype=like.mean.dtype)[:, None]
+    return Mixture(jnp.zeros_like(like.logits), jnp.broadcast_to(k, like.mean.shape), jnp.full_like(like.std, std))
+
+
 def sample_components(key: jax.Array, q: Mixture) -> Float[Array, "... K D"]:
     """One reparameterised latent per component."""
     return q.mean + q.std * jax.random.normal(key, q.mean.shape)

@@ -21,6 +21,7 @@ FINAL = (
     "test_return_min",
     "test_return_by_family",
     "test_return_by_episode",
+    "recognition_accuracy",
     "test_component_usage",
     "test_responsibility_entropy",
     "test_cluster_purity",

@@ -97,11 +97,16 @@ def evaluate(env: Environment, agent: Agent, agent_state: Any, key: PRNGKeyArray
 
     def episode(memory, key):
         memory, rollout = unroll(env, agent, agent_state, memory, tasks, key, env.spec.horizon, False, True)
+        transitions, components = rollout.transitions, rollout.description["component"]
+        recognized = jnp.zeros((*transitions.reward.shape, 0), bool)
+        if agent.component_of is not None:
+            recognized = (jnp.argmax(components, -1) == agent.component_of(transitions.task))[..., None]
         return memory, Evaluation(
-            rewards=rollout.transitions.reward,
+            rewards=transitions.reward,
             beliefs=rollout.description["belief"],
-            components=rollout.description["component"],
+            components=components,
             task_changed=rollout.task_changed,
+            recognized=recognized,
         )
 
     blank = agent.begin(agent_state, tasks.family.shape[0])

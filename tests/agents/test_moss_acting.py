@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metarl_jax.agents import moss
+from metarl_jax.agents import belief_forms, moss
 from metarl_jax.data import replay
 from metarl_jax.learners import gmm_vae, sac
 from metarl_jax.networks.mixture import Mixture
@@ -70,14 +70,12 @@ def test_belief_vectors():
         mean=jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]),
         std=jnp.array([[0.1, 0.2], [0.3, 0.4], [0.5, 0.6]]),
     )
-    read = lambda belief, seed=0: moss.belief_vector(with_(belief=belief), q, jax.random.key(seed))  # noqa: E731
+    read = lambda belief, seed=0: belief_forms.vector(belief, q, jax.random.key(seed))  # noqa: E731
     np.testing.assert_allclose(read("component"), [3.0, 4.0, 0.3, 0.4])
     np.testing.assert_allclose(
         read("mixture"), [0.2, 0.5, 0.3, *np.arange(1.0, 7.0), *(np.arange(1, 7) / 10)], rtol=1e-5
     )
-    many = jax.vmap(lambda k: moss.belief_vector(with_(belief="sample"), q, k))(
-        jax.random.split(jax.random.key(0), 4000)
-    )
+    many = jax.vmap(lambda k: belief_forms.vector("sample", q, k))(jax.random.split(jax.random.key(0), 4000))
     np.testing.assert_allclose(many.mean(0), [3.0, 4.0], atol=0.05)
     np.testing.assert_allclose(many.std(0), [0.3, 0.4], rtol=0.1)
 

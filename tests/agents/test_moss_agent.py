@@ -6,12 +6,11 @@ import numpy as np
 import optax
 import pytest
 
-from metarl_jax.agents import moss
+from metarl_jax.agents import belief_forms, moss
 from metarl_jax.data.statistics import Scale
 from metarl_jax.errors import ConfigurationError
 from tests.agents.small_moss import (
     CONFIG,
-    D,
     abstract_update,
     agent,
     data,
@@ -126,7 +125,7 @@ def expected_beliefs(state, config):
     """Standardised belief before and after every step of every row: [row, time, b]."""
     windows = jax.tree.map(lambda x: x.swapaxes(0, 1), data().data)
     beliefs = infer(state, windows)
-    vectors = [moss.belief_vector(config, q, jax.random.key(0)) for q in beliefs]
+    vectors = [belief_forms.vector(config.belief, q, jax.random.key(0)) for q in beliefs]
     return [np.asarray(state.belief_scale.apply(x)).swapaxes(0, 1) for x in vectors]
 
 
@@ -202,14 +201,6 @@ def test_contrast_needs_a_fixed_task():
         moss.make(CONFIG, SPEC._replace(stationary=False))
     moss.validate(with_vae(contrastive_weight=0.0), SPEC._replace(stationary=False))
     moss.validate(CONFIG, SPEC)
-
-
-def test_parameter_counts():
-    counts = moss.parameter_counts(initial(CONFIG))
-    assert set(counts) == {"encoder", "decoder", "policy", "critics"}
-    inputs = 2 + 2 * D
-    assert counts["policy"] == (inputs + 1) * 8 + 9 * 2
-    assert counts["critics"] == 2 * ((inputs + 1 + 1) * 8 + 9)
 
 
 def test_scale_starts_as_the_identity():

@@ -18,7 +18,7 @@ def evaluation(seeds=1, components=None, changed=None, rewards=None, length=12) 
     rewards = np.ones(shape) if rewards is None else np.broadcast_to(rewards, shape)
     components = np.ones((*shape, 1)) if components is None else np.broadcast_to(components, (*shape, 2))
     changed = np.zeros(shape, bool) if changed is None else np.broadcast_to(changed, shape)
-    return Evaluation(rewards, np.zeros((*shape, 3)), components, changed)
+    return Evaluation(rewards, np.zeros((*shape, 3)), components, changed, np.zeros((*shape, 0), bool))
 
 
 def test_report_groups_the_first_episode():

@@ -1,0 +1,80 @@
+"""What the entry points of all algorithms share: the environment's flags, and how an experiment is put together."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import jax
+import tyro
+
+import envs
+from experiments import cli, presets
+from metarl_jax.training import trainer
+from metarl_jax.training.loop import Experiment, RunConfig
+from metarl_jax.types import Agent
+
+Flat = tyro.conf.arg(name="")
+"""Fields of a nested configuration become flags without a prefix."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Environment, data and budget of an experiment."""
+
+    env: str = "ant_multitask"
+    """Benchmark; an unknown name lists them all."""
+    preset: str = "fast"
+    """Where all other defaults come from. `paper`: the publication's table; `fast`: the fastest found."""
+    physics: str = "auto"
+    """Engine: auto, native (CPU), mjx (XLA) or warp (NVIDIA GPU)."""
+    variant: str = "fast"
+    """Model variant: fast (Euler) or reference (the model file as shipped)."""
+    env_options: tuple[str, ...] = ()
+    """Options of the benchmark as name=value, such as preset=ldm or horizon=300."""
+    run: Annotated[RunConfig, Flat] = dataclasses.field(default_factory=RunConfig)
+    data: Annotated[trainer.Config, Flat] = dataclasses.field(default_factory=trainer.Config)
+
+
+def spec_of(preset: str, env: str, options: tuple[str, ...]) -> envs.EnvSpec:
+    """The spec that a preset's sizes depend on.
+
+    Raises:
+      ConfigurationError: unknown preset, environment or option.
+    """
+    presets.check(preset)
+    return envs.make(env, **cli.parse_options(options)).spec
+
+
+def make_env(config: Config) -> envs.Environment:
+    """The benchmark of a configuration."""
+    return envs.make(config.env, config.physics, config.variant, **cli.parse_options(config.env_options))
+
+
+def experiment(
+    config: Config, env: envs.Environment, agent: Agent, episodes: int | None, more: Mapping[str, Any]
+) -> Experiment:
+    """What to train: `agent` on `env`.
+
+    Args:
+      config: sizes, seeds and budget.
+      env: the benchmark.
+      agent: made for it.
+      episodes: in a row per evaluation; None for the configuration's.
+      more: lines of the header that are the algorithm's own; `networks` maps names to parameter pytrees of its state.
+    """
+    data = config.data if episodes is None else dataclasses.replace(config.data, eval_episodes=episodes)
+    description = {
+        "benchmark": f"{env.spec.name}, horizon {env.spec.horizon}, dt {env.spec.dt:g} s",
+        "engine": f"{env.spec.engine}, {env.spec.variant} models",
+        "tasks": f"{env.train_tasks.family.shape[0]} train, {env.test_tasks.family.shape[0]} test",
+        "environments": data.num_envs,
+    }
+    return Experiment(
+        trainer.make(env, agent, data, config.run.seeds), env.spec, env.test_tasks, description | dict(more)
+    )
+
+
+def counts(networks: Mapping[str, Any]) -> str:
+    """Scalars in each of some parameter pytrees, for the header."""
+    sizes = {name: sum(x.size for x in jax.tree.leaves(params)) for name, params in networks.items()}
+    return ", ".join(f"{name} {size:,}" for name, size in sizes.items()) + " parameters"

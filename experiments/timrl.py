@@ -1,0 +1,54 @@
+"""Train TIMRL: python -m experiments.timrl --env=cheetah_dir_nonstat [--preset=fast|paper] [--minutes=10] [--help]."""
+
+import dataclasses
+import sys
+from typing import Annotated
+
+import jax
+
+from experiments import cli, presets, setup
+from metarl_jax.agents import timrl
+from metarl_jax.training.loop import Experiment, RunConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(setup.Config):
+    """TIMRL: a transformer recognises the class of a task, which picks a Gaussian of the mixture that SAC sees."""
+
+    env: str = "cheetah_dir_nonstat"
+    """Benchmark with several classes of tasks; an unknown name lists all benchmarks."""
+    agent: Annotated[timrl.Config, setup.Flat] = dataclasses.field(default_factory=timrl.Config)
+
+
+def presets_for(preset: str, env: str, options: tuple[str, ...] = ()) -> Config:
+    """The configuration that flags override.
+
+    Raises:
+      ConfigurationError: unknown preset or environment.
+    """
+    spec = setup.spec_of(preset, env, options)
+    agent, data, epochs = presets.timrl(preset, env, spec.horizon, spec.stationary, len(timrl.classes(spec)))
+    run = RunConfig(minutes=10.0, eval_every=5) if epochs is None else RunConfig(epochs=epochs, eval_every=10)
+    return Config(env=env, preset=preset, env_options=options, agent=agent, data=data, run=run)
+
+
+def build(config: Config, episodes: int | None = None) -> Experiment:
+    """What to train; `episodes` in a row per evaluation, None for the configuration's."""
+    env = setup.make_env(config)
+    agent = timrl.make(config.agent, env.spec)
+    state = jax.eval_shape(agent.init, jax.random.key(0))
+    networks = {"encoder": state.vae.encoder, "decoder": state.vae.decoder, "recogniser": state.recognizer.params}
+    networks |= {"policy": state.sac.actor, "critics": state.sac.critic}
+    settings = config.agent
+    updates = f"{settings.vae_updates} VAE, {settings.recognizer_updates} recogniser and {settings.sac_updates} SAC"
+    description = {
+        "classes": ", ".join(timrl.classes(env.spec)),
+        "belief": f"{settings.vae.num_components} Gaussians of {settings.vae.latent_size} dimensions",
+        "networks": setup.counts(networks),
+        "per epoch": f"{updates} updates",
+    }
+    return setup.experiment(config, env, agent, episodes, description)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(sys.modules[__name__]))

@@ -1,0 +1,267 @@
+"""TIMRL: a transformer recognises the class of a task, which picks a component of a Gaussian-mixture VAE; SAC acts."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from metarl_jax.agents import belief_forms, control
+from metarl_jax.data import statistics
+from metarl_jax.data.replay import Replay, Vectors, sample_windows
+from metarl_jax.data.statistics import Scale
+from metarl_jax.errors import ConfigurationError
+from metarl_jax.learners import gmm_vae, recognizer, sac
+from metarl_jax.learners.gmm_vae import Config as VAEConfig
+from metarl_jax.learners.recognizer import Config as RecognizerConfig
+from metarl_jax.networks.mixture import Mixture
+from metarl_jax.types import Agent, EnvSpec, Metrics, Task, Transition
+
+BLOCK = 64
+"""Windows whose classes are recognised together: the attention of a whole pool would not fit a small memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(control.Config):
+    """How the three learners share an epoch."""
+
+    vae: VAEConfig = dataclasses.field(default_factory=VAEConfig)
+    recognizer: RecognizerConfig = dataclasses.field(default_factory=RecognizerConfig)
+    belief: str = "component"
+    """What the policy sees of the recognised component. `component`: its mean and standard deviation; `sample`: a
+    sample of it (the paper's words); `mixture`: the class probabilities with the moments of all components."""
+    labels: str = "task"
+    """What the recogniser learns. `task`: the class of the task; `mixture`: the responsibilities of a mixture that is
+    trained without labels."""
+    forced_accuracy: float | None = None
+    """Instead of the recogniser, the true class of the last step with this probability, else any other one (ablation;
+    1 / K is a random choice). None: the recogniser."""
+    vae_updates: int = 128
+    """VAE updates per epoch."""
+    recognizer_updates: int = 10
+    """Recogniser updates per epoch, after those of the VAE."""
+    pretrain_updates: int = 0
+    """Further VAE updates in the first epoch."""
+
+
+class State(NamedTuple):
+    """What TIMRL learns."""
+
+    vae: gmm_vae.State
+    recognizer: recognizer.State
+    sac: sac.State
+    scale: Scale
+    """Of observations, actions and rewards, for encoder, decoder and recogniser."""
+    belief_scale: Scale
+    num_epochs: Int[Array, ""]
+
+
+class Memory(NamedTuple):
+    """What one agent remembers of its task: leading axis n."""
+
+    carry: Float[Array, "n H"]
+    recognizer: recognizer.Memory
+    logits: Float[Array, "n K"]
+    """Of the class that picks the component."""
+    belief: Float[Array, "n b"]
+    """Standardised, as the policy sees it."""
+
+
+def classes(spec: EnvSpec) -> tuple[str, ...]:
+    """Names of the classes: the base tasks, or the sub-tasks of a benchmark that has one base task."""
+    return spec.families if len(spec.families) > 1 else spec.subtasks
+
+
+def class_of(spec: EnvSpec, task: Task) -> Int[Array, "..."]:
+    """Index into `classes`."""
+    return task.family if len(spec.families) > 1 else task.label
+
+
+def validate(config: Config, spec: EnvSpec) -> None:
+    """Raise `ConfigurationError` for settings that contradict each other or the benchmark."""
+    control.validate(config, spec)
+    for name, known in {
+        "belief": belief_forms.FORMS,
+        "labels": ("task", "mixture"),
+        "vae.decode": ("self", "next", "trajectory"),
+        "recognizer.loss": tuple(recognizer.LOSSES),
+    }.items():
+        value = config
+        for part in name.split("."):
+            value = getattr(value, part)
+        if value not in known:
+            raise ConfigurationError(f"unknown {name} {value!r}: choose {', '.join(known)}")
+    num, k = len(classes(spec)), config.vae.num_components
+    if num < 2 and config.labels == "task":
+        raise ConfigurationError(f"{spec.name} has one class of tasks: there is nothing to recognise")
+    if k < num and config.labels == "task":
+        raise ConfigurationError(
+            f"{num} classes ({', '.join(classes(spec))}) need --vae.num_components >= {num}, got {k}"
+        )
+    if config.vae.contrastive_weight:
+        raise ConfigurationError("TIMRL has no contrastive loss: use --vae.contrastive_weight=0")
+    if config.forced_accuracy is not None and not 0.0 <= config.forced_accuracy <= 1.0:
+        raise ConfigurationError(f"forced_accuracy must be in [0, 1], got {config.forced_accuracy}")
+    for name in ("context", "num_heads", "num_layers"):
+        if getattr(config.recognizer, name) < 1:
+            raise ConfigurationError(f"recognizer.{name} must be >= 1, got {getattr(config.recognizer, name)}")
+    if config.recognizer.model_size % (2 * config.recognizer.num_heads):
+        raise ConfigurationError(
+            f"recognizer.model_size ({config.recognizer.model_size}) must be a multiple of twice num_heads "
+            f"({config.recognizer.num_heads})"
+        )
+
+
+def forced(accuracy: float, num_classes: int, label: Int[Array, "..."], data: jax.Array) -> Float[Array, "... K"]:
+    """Logits of a class that is right with a probability, and otherwise any other one.
+
+    Random bits come from `data` [..., d], so that a stored step is judged as it was when it was made.
+    """
+    bits = jax.lax.bitcast_convert_type(jnp.sum(data, -1), jnp.uint32)
+    keys = jax.vmap(lambda b: jax.random.fold_in(jax.random.key(0), b))(bits.ravel())
+    uniform = jax.vmap(lambda k: jax.random.uniform(k, (2,)))(keys).reshape(*label.shape, 2)
+    other = label + 1 + jnp.floor(uniform[..., 1] * (num_classes - 1)).astype(label.dtype)
+    chosen = jnp.where(uniform[..., 0] < accuracy, label, other % num_classes)
+    return gmm_vae.KNOWN * jax.nn.one_hot(chosen, num_classes)
+
+
+def make(config: Config, spec: EnvSpec) -> Agent:
+    """TIMRL for environments of `spec`, as pure functions.
+
+    Raises:
+      ConfigurationError: see `validate`.
+    """
+    validate(config, spec)
+    k = config.vae.num_components
+    vae_spec = gmm_vae.Spec(spec.obs_size, spec.action_size)
+    recognizer_spec = recognizer.Spec(spec.obs_size, spec.action_size, k)
+    belief_size = belief_forms.size(config.belief, k, config.vae.latent_size)
+    sac_spec = sac.Spec(spec.obs_size, spec.action_size, belief_size)
+
+    def init(key: PRNGKeyArray) -> State:
+        key_vae, key_recognizer, key_sac = jax.random.split(key, 3)
+        obs, action = jnp.zeros(spec.obs_size), jnp.zeros(spec.action_size)
+        return State(
+            vae=gmm_vae.init(key_vae, config.vae, vae_spec),
+            recognizer=recognizer.init(key_recognizer, config.recognizer, recognizer_spec),
+            sac=sac.init(key_sac, config.sac, sac_spec),
+            scale=statistics.identity(Vectors(obs, action, jnp.zeros(()), jnp.copy(obs))),
+            belief_scale=statistics.identity(jnp.zeros(sac_spec.belief_size)),
+            num_epochs=jnp.zeros((), jnp.int32),
+        )
+
+    def mixture(state: State, carry: jax.Array) -> Mixture:
+        return gmm_vae.mixture(state.vae.encoder, config.vae, vae_spec, carry)
+
+    def read(state: State, carry: jax.Array, logits: jax.Array, key: PRNGKeyArray) -> Float[Array, "... b"]:
+        """The belief: the encoder's components, the recogniser's choice among them (Eq. 10)."""
+        q = mixture(state, carry)._replace(logits=logits)
+        return state.belief_scale.apply(belief_forms.vector(config.belief, q, key))
+
+    def begin(state: State, n: int) -> Memory:
+        carry = gmm_vae.begin(config.vae, vae_spec, (n,))
+        blank = recognizer.begin(config.recognizer, recognizer_spec, n)
+        return Memory(carry, blank, blank.logits, read(state, carry, blank.logits, jax.random.key(0)))
+
+    def act(state: State, obs: jax.Array, memory: Memory, key: PRNGKeyArray, explore: bool) -> jax.Array:
+        belief = memory.belief
+        if config.belief == "sample":
+            key, key_belief = jax.random.split(key)
+            belief = read(state, memory.carry, memory.logits, key_belief)
+        obs = control.seen(config, state.scale, obs)
+        return sac.act(state.sac, config.sac, sac_spec, obs, belief, key, explore)
+
+    def choose(recognised: jax.Array, transition: Transition) -> Float[Array, "... K"]:
+        """Logits of the class after `transition`."""
+        if config.forced_accuracy is None:
+            return recognised
+        return forced(config.forced_accuracy, k, class_of(spec, transition.task), transition.next_obs)
+
+    def observe(state: State, memory: Memory, transition: Transition) -> Memory:
+        carry = gmm_vae.step(state.vae.encoder, config.vae, vae_spec, state.scale, memory.carry, transition)
+        after = recognizer.step(
+            state.recognizer.params, config.recognizer, recognizer_spec, state.scale, memory.recognizer, transition
+        )
+        logits = choose(after.logits, transition)
+        return Memory(carry, after, logits, read(state, carry, logits, jax.random.key(0)))
+
+    def describe(state: State, memory: Memory) -> dict[str, jax.Array]:
+        belief = memory.belief
+        if config.belief == "sample":  # each action draws its own
+            q = mixture(state, memory.carry)._replace(logits=memory.logits)
+            belief = state.belief_scale.apply(gmm_vae.most_likely(q)[0])
+        return {"belief": belief, "component": jax.nn.softmax(memory.logits)}
+
+    def train_vae(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
+        scale = statistics.scale(replay.moments)
+
+        def body(i, carry):
+            vae, _ = carry
+            key_sample, key_train = jax.random.split(jax.random.fold_in(key, i))
+            windows = sample_windows(replay, key_sample, config.vae.batch_size, config.window)
+            component = class_of(spec, windows.task) if config.labels == "task" else None
+            return gmm_vae.train_step(vae, windows, key_train, config.vae, vae_spec, scale, component=component)
+
+        no_metrics = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: body(0, (state.vae, None))[1]))
+        num = config.vae_updates + jnp.where(state.num_epochs == 0, config.pretrain_updates, 0)
+        vae, metrics = jax.lax.fori_loop(0, num, body, (state.vae, no_metrics))
+        return state._replace(vae=vae, scale=scale), metrics
+
+    def train_recognizer(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
+        """The recogniser's own updates: no gradient reaches the VAE."""
+
+        def body(learner, key):
+            key_sample, key_train = jax.random.split(key)
+            windows = sample_windows(replay, key_sample, config.recognizer.batch_size, config.window)
+            if config.labels == "task":
+                target = jax.nn.one_hot(class_of(spec, windows.task), k)
+            else:
+                beliefs = gmm_vae.infer(state.vae.encoder, config.vae, vae_spec, state.scale, windows)
+                target = jax.nn.softmax(beliefs.after.logits)
+            return recognizer.train_step(
+                learner, windows, target, key_train, config.recognizer, recognizer_spec, state.scale
+            )
+
+        learner, metrics = jax.lax.scan(body, state.recognizer, jax.random.split(key, config.recognizer_updates))
+        return state._replace(recognizer=learner), jax.tree.map(jnp.mean, metrics)
+
+    def recognise(state: State, windows: Transition) -> tuple[Float[Array, "T N K"], Float[Array, "T N K"]]:
+        """Logits of the chosen class before and after every step of windows [T, N]."""
+        length, n = windows.reward.shape
+        size = BLOCK if n % BLOCK == 0 else n
+        blocks = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(length, n // size, size, *x.shape[2:]), 1, 0), windows)
+
+        def block(part: Transition):
+            found = recognizer.infer(state.recognizer.params, config.recognizer, recognizer_spec, state.scale, part)
+            return found.before, found.after
+
+        before, after = (jnp.moveaxis(x, 0, 1).reshape(length, n, k) for x in jax.lax.map(block, blocks))
+        if config.forced_accuracy is not None:
+            after = choose(after, windows)
+            before = jnp.where(before.any(-1, keepdims=True), jnp.concatenate([before[:1], after[:-1]]), before)
+        return before, after
+
+    def make_pool(state: State, replay: Replay, key: PRNGKeyArray) -> sac.Batch:
+        key_sample, key_before, key_after = jax.random.split(key, 3)
+        last_only = not config.use_trajectory_sample_sac
+        windows = sample_windows(replay, key_sample, config.pool_windows, config.window, any_last_step=last_only)
+        beliefs = gmm_vae.infer(state.vae.encoder, config.vae, vae_spec, state.scale, windows)
+        logits_before, logits_after = recognise(state, windows)
+        before = belief_forms.vector(config.belief, beliefs.before._replace(logits=logits_before), key_before)
+        after = belief_forms.vector(config.belief, beliefs.after._replace(logits=logits_after), key_after)
+        return control.pool(config, state.scale, windows, before, after)
+
+    def update(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
+        key_vae, key_recognizer, key_sac = jax.random.split(key, 3)
+        pretrain = jnp.where(state.num_epochs == 0, config.pretrain_updates, 0)
+        state, vae_metrics = train_vae(state, replay, key_vae)
+        state, recognizer_metrics = train_recognizer(state, replay, key_recognizer)
+        learnt = control.State(state.sac, state.belief_scale)
+        learnt, sac_metrics = control.train(config, sac_spec, learnt, lambda k: make_pool(state, replay, k), key_sac)
+        updates = config.vae_updates + pretrain + config.recognizer_updates + config.sac_updates
+        state = state._replace(sac=learnt.sac, belief_scale=learnt.belief_scale, num_epochs=state.num_epochs + 1)
+        return state, vae_metrics | recognizer_metrics | sac_metrics | {"updates": updates}
+
+    stands_for = None if config.labels == "mixture" else lambda task: class_of(spec, task)
+    return Agent(init, begin, act, observe, update, describe, stands_for)

@@ -1,0 +1,45 @@
+"""A transformer with one output per class."""
+
+import flax.linen as nn
+import jax
+from jaxtyping import Array, Bool, Float, Int
+
+from metarl_jax.networks.transformer import Transformer
+
+
+class Recognizer(nn.Module):
+    """Context items to class logits, from the newest item's feature (TIMRL, Fig. 2)."""
+
+    num_classes: int
+    size: int
+    num_layers: int
+    num_heads: int
+    feed_forward_size: int
+    dropout: float
+
+    def setup(self):
+        self.transformer = Transformer(self.size, self.num_layers, self.num_heads, self.feed_forward_size, self.dropout)
+        self.head = nn.Dense(self.num_classes)
+
+    def __call__(
+        self,
+        items: Float[Array, "... T C"],
+        position: Int[Array, "... T"],
+        mask: Bool[Array, "... T S"],
+        train: bool = False,
+    ) -> tuple[Float[Array, "... T K"], list[jax.Array]]:
+        """Logits at every item of a sequence, and the attention weights of every layer."""
+        features, maps = self.transformer(items, position, mask, train)
+        return self.head(features), maps
+
+    def step(
+        self,
+        keys: jax.Array,
+        values: jax.Array,
+        mask: Bool[Array, "n S"],
+        item: Float[Array, "n C"],
+        position: Int[Array, " n"],
+    ) -> tuple[jax.Array, jax.Array, Float[Array, "n K"]]:
+        """See `Transformer.step`; logits in place of the feature."""
+        keys, values, feature = self.transformer.step(keys, values, mask, item, position)
+        return keys, values, self.head(feature)
