@@ -6,6 +6,7 @@ from metarl_jax.agents import control, moss
 from metarl_jax.agents import timrl as timrl_agent
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import gmm_vae, sac
+from metarl_jax.learners.recognizer import Config as RecognizerConfig
 from metarl_jax.training import trainer
 
 PRESETS = ("fast", "paper")
@@ -58,10 +59,12 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
     """Most return per second of wall-clock found here: small networks, large learning rates, relabelled pools.
 
     Whole episodes are unrolled; what is counted in episodes scales with their length. The contrastive loss is off:
-    the prototype gained nothing from it.
+    the prototype gained nothing from it. Base tasks that share a network need larger batches (64 samples of 70 tasks
+    are less than one each), and goals 25 m away a longer view.
     """
     k = MIXTURES.get(env, 1)
-    sac_updates = 1_600
+    several = k > 1
+    sac_updates = 800 if several else 1_600
     agent = moss.Config(
         vae=gmm_vae.Config(
             num_components=k,
@@ -75,20 +78,20 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
             batch_size=max(4, 1_600 // horizon),
             kl_z_weight=0.05,
             contrastive_weight=0.0,
-            mutual_information_weight=0.0 if k == 1 else 0.5,
+            mutual_information_weight=0.5 if several else 0.0,
         ),
         sac=sac.Config(
             hidden_sizes=(128, 128),
             learning_rate=1e-3,
-            batch_size=64,
-            discount=0.97,
+            batch_size=256 if several else 64,
+            discount=0.985 if several else 0.97,
             target_rate=0.02,
             alpha=0.05,
             automatic_entropy_tuning=env not in FIXED_TEMPERATURE,
             max_grad_norm=None,
             policy_every=2,
         ),
-        belief="component" if k == 1 else "mixture",
+        belief="mixture" if several else "component",
         standardize_belief=True,
         standardize_obs=True,
         window=horizon,
@@ -116,8 +119,10 @@ def timrl(
     epochs: int | None = None
     if preset == "paper":
         base, data, epochs = paper(env, horizon, stationary)
+        recognizer = RecognizerConfig()
     else:
         base, data = fast(env, horizon, stationary)
+        recognizer = RecognizerConfig(model_size=32, feed_forward_size=64, batch_size=base.vae.batch_size)
     vae = dataclasses.replace(
         base.vae,
         num_components=max(2, num_classes),
@@ -128,7 +133,12 @@ def timrl(
     )
     shared = {field.name: getattr(base, field.name) for field in dataclasses.fields(control.Config)}
     agent = timrl_agent.Config(
-        **shared, vae=vae, vae_updates=base.vae_updates, pretrain_updates=base.pretrain_updates, recognizer_updates=10
+        **shared,
+        vae=vae,
+        recognizer=recognizer,
+        vae_updates=base.vae_updates,
+        pretrain_updates=base.pretrain_updates,
+        recognizer_updates=10,
     )
     return agent, data, epochs
 

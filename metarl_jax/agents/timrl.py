@@ -103,9 +103,10 @@ def validate(config: Config, spec: EnvSpec) -> None:
         raise ConfigurationError("TIMRL has no contrastive loss: use --vae.contrastive_weight=0")
     if config.forced_accuracy is not None and not 0.0 <= config.forced_accuracy <= 1.0:
         raise ConfigurationError(f"forced_accuracy must be in [0, 1], got {config.forced_accuracy}")
-    for name in ("context", "num_heads", "num_layers"):
-        if getattr(config.recognizer, name) < 1:
-            raise ConfigurationError(f"recognizer.{name} must be >= 1, got {getattr(config.recognizer, name)}")
+    counts = {f"recognizer.{n}": getattr(config.recognizer, n) for n in ("context", "num_heads", "num_layers")}
+    for name, count in (counts | {"recognizer_updates": config.recognizer_updates}).items():
+        if count < 1:
+            raise ConfigurationError(f"{name} must be >= 1, got {count}")
     if config.recognizer.model_size % (2 * config.recognizer.num_heads):
         raise ConfigurationError(
             f"recognizer.model_size ({config.recognizer.model_size}) must be a multiple of twice num_heads "
