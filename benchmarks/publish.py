@@ -25,6 +25,7 @@ CURVE = (
     "test_return_min",
     "test_return_by_family",
     "test_return_by_subtask",
+    "recognition_accuracy",
     "test_component_usage",
     "test_responsibility_entropy",
     "test_cluster_purity",

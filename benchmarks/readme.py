@@ -47,6 +47,21 @@ def learning() -> str:
     return table(head, rows)
 
 
+def recognition() -> str:
+    """Every published run of TIMRL."""
+    rows = []
+    for path in sorted(RESULTS.glob("timrl_*_fast.json")):
+        for run in read(path.stem)["runs"]:
+            config, summary = run["config"]["config"], run["summary"]
+            by_step = summary["recognition"]["accuracy"]
+            accuracies = [f"{x:.3f}" for x in (summary["recognition_accuracy"], by_step[5], by_step[20])]
+            budget = [f"{summary['env_steps']:,}", f"{summary['seconds']:.0f}"]
+            rows.append([f"`{config['env']}`", str(config["run"]["seed"]), *budget, *accuracies])
+            rows[-1].append(f"{summary['test_return']:.1f}")
+    head = ["benchmark", "seed", "env steps", "training seconds"]
+    return table([*head, "recognised, all steps", "after 5 steps", "after 20", "return"], rows)
+
+
 def physics() -> str:
     """Steps per second of every engine."""
     results = read("physics_cpu")["results"]
@@ -68,6 +83,9 @@ SECTION = """\
 Zero-shot first episode on held-out tasks, deterministic policy, `--preset=fast`, one core of a 2-core machine per run:
 
 {learning}
+TIMRL's recogniser on the same tasks, in the first episode; steps are counted from its start or the last task change:
+
+{recognition}
 Env steps per second on 2 CPU cores, through the whole environment stack (observation, reward, task, time limit,
 automatic reset), and the ratio to the bare C engine in the same run (`python -m benchmarks.physics`):
 
@@ -77,7 +95,7 @@ automatic reset), and the ratio to the bare C engine in the same run (`python -m
 def rewritten(text: str) -> str:
     """`text` with the tables between its markers replaced."""
     before, rest = text.split(BEGIN)
-    tables = SECTION.format(learning=learning(), physics=physics())
+    tables = SECTION.format(learning=learning(), recognition=recognition(), physics=physics())
     return before + BEGIN + tables + END + rest.split(END)[1]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from experiments import cli, rundir
 from metarl_jax.analysis import curves, latents
 from metarl_jax.analysis import evaluation as evaluations
+from metarl_jax.analysis import recognition as recognitions
 from metarl_jax.analysis import response as responses
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training.logging import Record, read_metrics
@@ -83,7 +84,7 @@ def plot(config: Config) -> int:
 
 
 def draw_single(run: Path, path: Path, method: str) -> list[Path]:
-    """Curves, beliefs and response of one run; the last two stand beside the curves."""
+    """Curves, beliefs, response and recognition of one run; all but the first stand beside it."""
     environment: dict[str, Any] = rundir.read(run, "--runs")["environment"]
     curves.draw_run(path, evaluated(str(run)), environment["name"])
     drawn = [path]
@@ -96,6 +97,9 @@ def draw_single(run: Path, path: Path, method: str) -> list[Path]:
     if result := responses.response(evaluation):
         drawn.append(path.with_name(f"response{path.suffix}"))
         responses.draw(drawn[-1], result)
+    if recognized := recognitions.recognition(evaluation):
+        drawn.append(path.with_name(f"recognition{path.suffix}"))
+        recognitions.draw(drawn[-1], recognized)
     return drawn
 
 

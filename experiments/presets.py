@@ -58,12 +58,14 @@ multi-task ones a learnt temperature fell to 0.002, the policies saturated and r
 def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer.Config]:
     """Most return per second of wall-clock found here: small networks, large learning rates, relabelled pools.
 
-    Whole episodes are unrolled; what is counted in episodes scales with their length. The contrastive loss is off:
-    the prototype gained nothing from it. Base tasks that share a network need larger batches (64 samples of 70 tasks
-    are less than one each), and goals 25 m away a longer view.
+    SAC's beliefs are unrolled over whole episodes, the VAE's over 64 steps: an unroll takes as long as its window, and
+    a task shows in its first steps. What is counted in episodes scales with their length. The contrastive loss is
+    off: the prototype gained nothing from it. Base tasks that share a network need larger batches (64 samples of 70
+    tasks are less than one each), and goals 25 m away a longer view.
     """
     k = MIXTURES.get(env, 1)
     several = k > 1
+    vae_window = min(64, horizon)
     sac_updates = 800 if several else 1_600
     agent = moss.Config(
         vae=gmm_vae.Config(
@@ -73,9 +75,9 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
             state_decoder_sizes=(64,),
             reward_decoder_sizes=(64, 64),
             decode="task" if env in GOALS and stationary else "trajectory",
-            learning_rate=1e-3,
+            learning_rate=2e-3,
             max_grad_norm=None,
-            batch_size=max(4, 1_600 // horizon),
+            batch_size=1_024 // vae_window,
             kl_z_weight=0.05,
             contrastive_weight=0.0,
             mutual_information_weight=0.5 if several else 0.0,
@@ -95,9 +97,10 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
         standardize_belief=True,
         standardize_obs=True,
         window=horizon,
-        vae_updates=max(16, 6_400 // horizon),  # an unroll takes as long as its window
+        vae_window=vae_window,
+        vae_updates=4_096 // vae_window,
         sac_updates=sac_updates,
-        pretrain_updates=400,
+        pretrain_updates=800,
         pool_windows=max(1, 102_400 // horizon),
         updates_per_pool=sac_updates // 2,
     )
@@ -122,7 +125,7 @@ def timrl(
         recognizer = RecognizerConfig()
     else:
         base, data = fast(env, horizon, stationary)
-        recognizer = RecognizerConfig(model_size=32, feed_forward_size=64, batch_size=base.vae.batch_size)
+        recognizer = RecognizerConfig(model_size=32, feed_forward_size=64, batch_size=max(4, 1_600 // horizon))
     vae = dataclasses.replace(
         base.vae,
         num_components=max(2, num_classes),
@@ -135,6 +138,7 @@ def timrl(
     agent = timrl_agent.Config(
         **shared,
         vae=vae,
+        vae_window=base.vae_window,
         recognizer=recognizer,
         vae_updates=base.vae_updates,
         pretrain_updates=base.pretrain_updates,

@@ -32,6 +32,8 @@ class Config(control.Config):
     retain_hidden: bool = True
     """Keep the encoder's memory for the whole episode; False: the belief follows from the last `window` steps alone,
     read anew at every step (the reference's code; `window` times the work)."""
+    vae_window: int | None = None
+    """Steps of the windows that the VAE learns from; None: `window`."""
     vae_updates: int = 128
     """VAE updates per epoch."""
     pretrain_updates: int = 0
@@ -77,6 +79,8 @@ def validate(config: Config, spec: EnvSpec) -> None:
     for name, (value, known) in choices.items():
         if value not in known:
             raise ConfigurationError(f"unknown {name} {value!r}: choose {', '.join(known)}")
+    if not 2 <= (config.vae_window or config.window) <= spec.horizon:
+        raise ConfigurationError(f"vae_window must be in [2, {spec.horizon}] ({spec.name}'s horizon)")
     if config.vae.decode_samples < 1:
         raise ConfigurationError(f"vae.decode_samples must be >= 1, got {config.vae.decode_samples}")
     if config.vae.contrastive_weight and not spec.stationary:
@@ -182,7 +186,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         def body(i, carry):
             vae, _ = carry
             key_sample, key_sibling, key_train = jax.random.split(jax.random.fold_in(key, i), 3)
-            windows = sample_windows(replay, key_sample, config.vae.batch_size, config.window)
+            windows = sample_windows(replay, key_sample, config.vae.batch_size, config.vae_window or config.window)
             siblings = sample_siblings(replay, key_sibling, windows) if config.vae.decode == "task" else None
             return gmm_vae.train_step(vae, windows, key_train, config.vae, vae_spec, scale, siblings)
 

@@ -37,6 +37,8 @@ class Config(control.Config):
     forced_accuracy: float | None = None
     """Instead of the recogniser, the true class of the last step with this probability, else any other one (ablation;
     1 / K is a random choice). None: the recogniser."""
+    vae_window: int | None = None
+    """Steps of the windows that the VAE learns from; None: `window`."""
     vae_updates: int = 128
     """VAE updates per epoch."""
     recognizer_updates: int = 10
@@ -99,6 +101,8 @@ def validate(config: Config, spec: EnvSpec) -> None:
         raise ConfigurationError(
             f"{num} classes ({', '.join(classes(spec))}) need --vae.num_components >= {num}, got {k}"
         )
+    if not 2 <= (config.vae_window or config.window) <= spec.horizon:
+        raise ConfigurationError(f"vae_window must be in [2, {spec.horizon}] ({spec.name}'s horizon)")
     if config.vae.contrastive_weight:
         raise ConfigurationError("TIMRL has no contrastive loss: use --vae.contrastive_weight=0")
     if config.forced_accuracy is not None and not 0.0 <= config.forced_accuracy <= 1.0:
@@ -200,7 +204,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         def body(i, carry):
             vae, _ = carry
             key_sample, key_train = jax.random.split(jax.random.fold_in(key, i))
-            windows = sample_windows(replay, key_sample, config.vae.batch_size, config.window)
+            windows = sample_windows(replay, key_sample, config.vae.batch_size, config.vae_window or config.window)
             component = class_of(spec, windows.task) if config.labels == "task" else None
             return gmm_vae.train_step(vae, windows, key_train, config.vae, vae_spec, scale, component=component)
 

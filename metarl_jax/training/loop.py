@@ -102,7 +102,7 @@ def run(experiment: Experiment, config: RunConfig, run_dir: Path, commands: Mapp
         run = _Run(experiment, config, run_dir, signal, terminal)
         status = run.train()
         summary = run.finish(status)
-    terminal.table("Summary", {k: v for k, v in summary.items() if k != "response"})
+    terminal.table("Summary", {k: v for k, v in summary.items() if k not in report.CURVES})
     for purpose, command in commands.items():
         terminal.say(f"{purpose}: {command}")
     return FAILED if status == "failed_nonfinite" else 128 + signal.signum if status == "interrupted" else 0

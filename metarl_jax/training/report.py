@@ -9,6 +9,7 @@ import numpy as np
 
 from metarl_jax.analysis import curves, latents
 from metarl_jax.analysis import evaluation as evaluations
+from metarl_jax.analysis import recognition as recognitions
 from metarl_jax.analysis import response as responses
 from metarl_jax.training.logging import Record, write_json
 from metarl_jax.types import EnvSpec, Evaluation
@@ -28,6 +29,9 @@ FINAL = (
     "nonfinite",
 )
 """What the summary repeats of the last records, besides `test_return`."""
+
+CURVES = ("response", "recognition")
+"""Entries of the summary that are drawn rather than printed."""
 
 
 def summarise(records: Sequence[Record], status: str) -> dict[str, Any]:
@@ -75,8 +79,8 @@ def write(
     """
     summary = summarise(records, status)
     response = responses.response(last[0]) if last and not spec.stationary else None
-    if response:
-        summary["response"] = response._asdict()
+    recognition = recognitions.recognition(last[0]) if last else None
+    summary |= {name: x._asdict() for name, x in zip(CURVES, (response, recognition), strict=True) if x}
     write_json(run_dir / "summary.json", summary)
     curves.draw_run(run_dir / "curves.png", records, spec.name)
     if last:
@@ -86,4 +90,6 @@ def write(
         latents.draw(run_dir / "latents.png", beliefs, tasks, spec.subtasks, f"beliefs, {spec.name}")
     if response:
         responses.draw(run_dir / "response.png", response)
+    if recognition:
+        recognitions.draw(run_dir / "recognition.png", recognition)
     return summary
