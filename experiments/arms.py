@@ -1,0 +1,151 @@
+"""Comparisons: several settings of one benchmark ("arms"), each over the same seeds, in one figure and JSON file."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from metarl_jax.analysis import evaluation as evaluations
+from metarl_jax.analysis import figures
+from metarl_jax.analysis.statistics import bootstrap_interval, iqm
+from metarl_jax.errors import ConfigurationError
+from metarl_jax.training.logging import read_metrics, write_json
+
+
+class Arm(NamedTuple):
+    """One setting."""
+
+    algorithm: str
+    """Module of `experiments` that trains it."""
+    flags: tuple[str, ...] = ()
+
+
+class Comparison(NamedTuple):
+    """A benchmark, and what is varied on it."""
+
+    title: str
+    env: str
+    arms: dict[str, Arm]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """How a comparison is run."""
+
+    minutes: float = 10.0
+    """Training time of each run."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Each a run of its own, one after another."""
+    out: str = "runs/comparisons"
+    """Directory of the runs, the figure and the JSON file. What is there already is not run again."""
+
+
+MEASURES = ("test_return", "matched_accuracy")
+
+
+def train(env: str, arm: Arm, seed: int, minutes: float, run: Path) -> None:
+    """One run in a process of its own, unless it is there; an unfinished one goes on."""
+    if (run / "summary.json").exists() and json.loads((run / "summary.json").read_text())["status"] == "budget":
+        return
+    module = [sys.executable, "-m", f"experiments.{arm.algorithm}"]
+    fresh = [f"--env={env}", f"--minutes={minutes}", f"--seed={seed}", f"--run_dir={run}", *arm.flags]
+    flags = [f"--resume={run}"] if (run / "checkpoints").exists() else fresh
+    if code := subprocess.run([*module, *flags], check=False).returncode:
+        raise ConfigurationError(f"{run} ended with exit code {code}")
+
+
+def matched_accuracy(components: np.ndarray, classes: np.ndarray) -> float:
+    """Share of steps whose most likely component is the one that stands for the task's class, under the best matching.
+
+    Args:
+      components: [T, N, c] responsibilities.
+      classes: [N].
+    """
+    chosen = components.argmax(-1)
+    names = np.unique(classes)
+    table = np.array([[np.mean((chosen == k) & (classes == c)) for k in range(components.shape[-1])] for c in names])
+    return float(table[linear_sum_assignment(-table)].sum())
+
+
+def outcome(run: Path) -> dict[str, Any]:
+    """Numbers of a finished run."""
+    last = [r for r in read_metrics(run / "metrics.jsonl") if r.get("test_return") is not None][-1]
+    evaluation, tasks = evaluations.load(run / "evaluation.npz")
+    classes = tasks.family if len(np.unique(tasks.family)) > 1 else tasks.label
+    return {
+        "test_return": last["test_return"],
+        "test_return_by_family": last["test_return_by_family"],
+        "recognition_accuracy": last.get("recognition_accuracy"),
+        "cluster_purity": last.get("test_cluster_purity"),
+        "matched_accuracy": matched_accuracy(np.asarray(evaluation.components)[0, 0], classes),
+        "epoch": last["epoch"],
+        "env_steps": last["env_steps"],
+        "seconds": last["seconds"],
+    }
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Mean, standard deviation, interquartile mean and its 95 % bootstrap interval over seeds."""
+    column = np.asarray(values, float)[:, None]
+    low, high = bootstrap_interval(column)
+    return {
+        "mean": float(column.mean()),
+        "std": float(column.std()),
+        "iqm": float(iqm(column)[0]),
+        "low": float(low[0]),
+        "high": float(high[0]),
+    }
+
+
+def draw(path: Path, title: str, outcomes: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Return and accuracy of every arm: seeds as points, interquartile mean and interval."""
+    figure, axes = figures.new(len(MEASURES), width=max(4.0, 1.3 * len(outcomes)))
+    for axis, measure in zip(axes, MEASURES, strict=True):
+        for place, runs in enumerate(outcomes.values()):
+            values = [run[measure] for run in runs]
+            over = spread(values)
+            axis.plot([place] * len(values), values, "o", color="0.7", markersize=4)
+            error = [[over["iqm"] - over["low"]], [over["high"] - over["iqm"]]]
+            axis.errorbar([place], [over["iqm"]], yerr=error, fmt="s", capsize=4, color="C0")
+        axis.set_xticks(range(len(outcomes)), list(outcomes), rotation=20, ha="right")
+        axis.set(ylabel=measure.replace("_", " "))
+    axes[0].set_title(title, loc="left", fontsize=10)
+    figures.save(figure, path)
+
+
+def compare(comparison: Comparison, config: Config, folder: Path) -> None:
+    """Run what is missing, print a table, write comparison.json and comparison.png.
+
+    Raises:
+      ConfigurationError: no seeds, or a run failed.
+    """
+    if not config.seeds:
+        raise ConfigurationError("--seeds needs at least one seed")
+    outcomes: dict[str, list[dict[str, Any]]] = {}
+    runs: list[Path] = []
+    for name, arm in comparison.arms.items():
+        plain = "".join(c if c.isalnum() or c == "." else "_" for c in name)
+        runs = [folder / f"{plain}-{seed}" for seed in config.seeds]
+        for seed, run in zip(config.seeds, runs, strict=True):
+            train(comparison.env, arm, seed, config.minutes, run)
+        outcomes[name] = [outcome(run) for run in runs]
+    summary = {
+        name: {measure: spread([run[measure] for run in found]) for measure in MEASURES}
+        for name, found in outcomes.items()
+    }
+    print(f"{comparison.title} ({comparison.env}, {config.minutes:g} min)\n{'':28}{'return':>10}{'accuracy':>10}")
+    for name, over in summary.items():
+        print(f"{name:28}{over['test_return']['mean']:10.1f}{over['matched_accuracy']['mean']:10.3f}")
+    about = json.loads((runs[0] / "config.json").read_text())
+    content = {name: about[name] for name in ("versions", "commit", "devices", "machine") if name in about}
+    content |= {"title": comparison.title, "env": comparison.env, "minutes": config.minutes, "seeds": config.seeds}
+    content |= {"flags": {name: arm.flags for name, arm in comparison.arms.items()}}
+    write_json(folder / "comparison.json", content | {"summary": summary, "arms": outcomes})
+    draw(folder / "comparison.png", comparison.title, outcomes)
+    print(f"{folder / 'comparison.json'}\n{folder / 'comparison.png'}")

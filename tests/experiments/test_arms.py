@@ -1,0 +1,94 @@
+import json
+
+import numpy as np
+import pytest
+
+from experiments import ablations, arms, cli, moss, sweep, timrl, timrl_questions
+from metarl_jax.analysis import evaluation as evaluations
+from metarl_jax.analysis.evaluation import HeldOutTasks
+from metarl_jax.types import Evaluation
+
+MODULES = {"moss": moss, "timrl": timrl}
+COMPARISONS = {
+    **timrl_questions.QUESTIONS,
+    **{f"ablations of {env}": ablations.comparison(env) for env in ("cheetah_vel_ood", "cheetah_multitask")},
+    **{f"sweep of {name}": sweep.comparison("cheetah_vel", name) for name in sweep.SETTINGS},
+}
+
+
+def test_matched_accuracy_finds_the_best_matching():
+    classes = np.array([0, 1, 1, 2])
+    chosen = np.array([[2, 0, 0, 1], [2, 0, 1, 1]])  # 2 stands for 0, 0 for 1, 1 for 2: one step of eight is wrong
+    assert arms.matched_accuracy(np.eye(3)[chosen], classes) == pytest.approx(7 / 8)
+    assert arms.matched_accuracy(np.ones((2, 4, 1)), classes) == pytest.approx(1 / 2)  # one for two classes
+    assert arms.matched_accuracy(np.eye(5)[chosen + 2], classes) == pytest.approx(7 / 8)
+
+
+def test_spread_of_seeds():
+    over = arms.spread([1.0, 2.0, 3.0, 10.0])
+    assert (over["mean"], over["iqm"]) == (4.0, 2.5) and 1.0 <= over["low"] <= 2.5 <= over["high"] <= 10.0
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_every_arm_is_a_valid_run(name):
+    """Its flags exist, and the agent accepts them together."""
+    comparison = COMPARISONS[name]
+    assert len(comparison.arms) > 1
+    for arm in comparison.arms.values():
+        module = MODULES[arm.algorithm]
+        module.build(cli.configure(module, [f"--env={comparison.env}", *arm.flags]))
+
+
+def test_an_answer_from_finished_runs(tmp_path, monkeypatch, capsys):
+    """Seeds and arms end up in the table, the file and the figure."""
+    names = list(timrl_questions.QUESTIONS["unseen"].arms)
+
+    def train(env, arm, seed, minutes, run):
+        assert env == "cheetah_dir_vel_to_goal"
+        run.mkdir(parents=True)
+        value = -10.0 * seed - (100.0 if arm.algorithm == "moss" else 0.0)
+        record = {"epoch": 3, "env_steps": 600, "seconds": 1.0, "test_return": value, "test_return_by_family": {}}
+        (run / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+        config = {"versions": {"jax": "1"}, "commit": "abc", "devices": ["cpu:0"]}
+        (run / "config.json").write_text(json.dumps(config))
+        components = np.eye(2)[np.array([[0, 1], [0, 1]])][None, None]
+        zeros = np.zeros((1, 1, 2, 2))
+        evaluation = Evaluation(zeros, zeros[..., None], components, zeros > 0, zeros[..., None][..., :0] > 0)
+        tasks = HeldOutTasks(np.array([0, 1]), np.zeros((2, 1)), np.array([0, 1]))
+        evaluations.save(run / "evaluation.npz", evaluation, tasks)
+
+    monkeypatch.setattr(arms, "train", train)
+    assert timrl_questions.main(["--question=unseen", "--seeds", "0", "2", f"--out={tmp_path}"]) == 0
+    folder = tmp_path / "timrl_unseen"
+    answer = json.loads((folder / "comparison.json").read_text())
+    assert answer["summary"]["MoSS"]["test_return"]["mean"] == -110.0 and answer["seeds"] == [0, 2]
+    assert list(answer["arms"]) == names and answer["commit"] == "abc"
+    assert answer["arms"]["TIMRL"][1]["matched_accuracy"] == 1.0
+    assert (folder / "comparison.png").stat().st_size > 1000
+    assert "What happens in a class" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("status", ["budget", "interrupted"])
+def test_finished_runs_are_kept_and_others_go_on(tmp_path, monkeypatch, status):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "summary.json").write_text(json.dumps({"status": status}))
+    commands = []
+    done = type("Done", (), {"returncode": 0})
+    monkeypatch.setattr(arms.subprocess, "run", lambda command, check: commands.append(command) or done)
+    arms.train("cheetah_vel", arms.Arm("moss"), 0, 1.0, tmp_path)
+    assert [c[-1] for c in commands] == ([] if status == "budget" else [f"--resume={tmp_path}"])
+
+
+@pytest.mark.parametrize(
+    ("main", "argv", "message"),
+    [
+        (timrl_questions.main, ["--question=why"], "choose labels, components"),
+        (timrl_questions.main, ["--seeds"], "at least one"),
+        (sweep.main, ["--settings", "luck"], "choose updates, batch"),
+        (ablations.main, ["--env=cheetah_velo"], "did you mean cheetah_vel"),
+    ],
+)
+def test_wrong_input(main, argv, message, capsys):
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
