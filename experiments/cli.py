@@ -124,7 +124,7 @@ def _peek(argv: list[str], name: str) -> list[str]:
     return values
 
 
-def parse_options(options: Sequence[str]) -> dict[str, Any]:
+def parse_options(options: Sequence[str], flag: str = "--env_options") -> dict[str, Any]:
     """`name=value` strings as keyword arguments; numbers become numbers.
 
     Raises:
@@ -134,7 +134,7 @@ def parse_options(options: Sequence[str]) -> dict[str, Any]:
     for option in options:
         name, equals, value = option.partition("=")
         if not equals:
-            raise ConfigurationError(f"--env_options: {option!r} is not name=value")
+            raise ConfigurationError(f"{flag}: {option!r} is not name=value")
         parsed[name] = value
         for kind in (float, int):
             with contextlib.suppress(ValueError):

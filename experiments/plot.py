@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ class Config:
     """Run directories. A single one is also drawn in detail: base tasks, beliefs, response to changes."""
     out: str | None = None
     """Image of the curves; None: curves.png in the single run's directory, or here."""
+    levels: tuple[str, ...] = ()
+    """Reference returns, drawn as lines: name=value, such as idle=-300."""
     method: str = "pca"
     """Projection of the beliefs: pca or tsne."""
 
@@ -73,20 +75,23 @@ def plot(config: Config) -> int:
         raise ConfigurationError(f"--out: there is no directory for {path}")
     if path.suffix not in SUFFIXES:
         raise ConfigurationError(f"--out: {path} must end in one of {', '.join(SUFFIXES)}")
+    levels = cli.parse_options(config.levels, "--levels")
+    if wrong := [name for name, value in levels.items() if not isinstance(value, int | float)]:
+        raise ConfigurationError(f"--levels: {wrong[0]} must be a number, got {levels[wrong[0]]!r}")
     if single:
-        drawn = draw_single(Path(config.runs[0]), path, config.method)
+        drawn = draw_single(Path(config.runs[0]), path, config.method, levels)
     else:
-        curves.draw_groups(path, group(config.runs))
+        curves.draw_groups(path, group(config.runs), levels)
         drawn = [path]
     for image in drawn:
         print(image)
     return 0
 
 
-def draw_single(run: Path, path: Path, method: str) -> list[Path]:
+def draw_single(run: Path, path: Path, method: str, levels: Mapping[str, float]) -> list[Path]:
     """Curves, beliefs, response and recognition of one run; all but the first stand beside it."""
     environment: dict[str, Any] = rundir.read(run, "--runs")["environment"]
-    curves.draw_run(path, evaluated(str(run)), environment["name"])
+    curves.draw_run(path, evaluated(str(run)), environment["name"], levels)
     drawn = [path]
     if not (run / "evaluation.npz").exists():
         return drawn

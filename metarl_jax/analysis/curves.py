@@ -55,19 +55,28 @@ def _draw_band(axis: Axes, members: Sequence[Curve], x: str, label: str, colour:
     axis.fill_between(grid, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
-def draw_groups(path: Path, groups: Mapping[str, Sequence[Curve]]) -> None:
-    """Compare groups of seeds, against environment steps and against training time."""
+def _draw_levels(axis: Axes, levels: Mapping[str, float]) -> None:
+    for i, (name, level) in enumerate(levels.items()):
+        axis.axhline(level, color=str(0.3 + 0.15 * (i % 4)), linestyle="--", linewidth=1)
+        axis.annotate(name, (1.0, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
+
+
+def draw_groups(path: Path, groups: Mapping[str, Sequence[Curve]], levels: Mapping[str, float] | None = None) -> None:
+    """Compare groups of seeds, against environment steps and against training time; reference returns as lines."""
     figure, axes = figures.new(2)
     labels = {"env_steps": "environment steps", "minutes": "training time [min]"}
     for axis, (x, xlabel) in zip(axes, labels.items(), strict=True):
         for (label, members), colour in zip(groups.items(), figures.colours(len(groups)), strict=True):
             _draw_band(axis, members, x, label, colour)
+        _draw_levels(axis, levels or {})
         axis.set(xlabel=xlabel, ylabel="test return")
     figures.legend(axes[-1])
     figures.save(figure, path)
 
 
-def draw_run(path: Path, records: Sequence[Mapping[str, Any]], label: str) -> None:
+def draw_run(
+    path: Path, records: Sequence[Mapping[str, Any]], label: str, levels: Mapping[str, float] | None = None
+) -> None:
     """One run: test and train return against steps and time; where there are several base tasks, each one's too."""
     evaluated = [r for r in records if r.get("test_return") is not None]
     several = bool(evaluated) and len(evaluated[-1]["test_return_by_family"]) > 1
@@ -91,6 +100,8 @@ def draw_run(path: Path, records: Sequence[Mapping[str, Any]], label: str) -> No
         axes[2].set(xlabel="environment steps", ylabel="test return by base task")
     axes[0].set(xlabel="environment steps", ylabel="return")
     axes[1].set(xlabel="training time [min]", ylabel="return")
+    for axis in axes[:2]:
+        _draw_levels(axis, levels or {})
     for axis in axes:
         figures.legend(axis)
     figures.save(figure, path)

@@ -137,7 +137,8 @@ def test_evaluate_repeats_what_training_measured(trained, as_algorithm, tmp_path
 
 def test_plot(trained, tmp_path, capsys):
     both = ["--runs", str(trained), str(trained.parent / "1")]
-    assert plot.main([*both, f"--out={tmp_path / 'both.png'}"]) == 0
+    levels = ["--levels", "idle=-3", "best=0.5"]
+    assert plot.main([*both, f"--out={tmp_path / 'both.png'}", *levels]) == 0
     assert plot.main(["--runs", str(trained), "--method=tsne", f"--out={tmp_path / 'one.pdf'}"]) == 0
     printed = capsys.readouterr().out.split()
     assert printed == [str(tmp_path / n) for n in ("both.png", "one.pdf", "latents.pdf")]
@@ -151,6 +152,8 @@ def test_wrong_runs_are_one_line(capsys, trained, tmp_path, as_algorithm):
     assert "missing --run" in fails(capsys, evaluate.main)
     assert "is not a run directory" in fails(capsys, plot.main, "--runs", str(tmp_path))
     assert "must end in one of" in fails(capsys, plot.main, "--runs", str(trained), "--out=figure.xyz")
+    assert "must be a number" in fails(capsys, plot.main, "--runs", str(trained), "--levels", "idle=low")
+    assert "--levels: '-3' is not name=value" in fails(capsys, plot.main, "--runs", str(trained), "--levels", "-3")
     assert "unknown projection" in fails(capsys, plot.main, "--runs", str(trained), "--method=umap")
     (tmp_path / "config.json").write_text('{"algorithm": "none"}')
     assert "run of 'none'" in fails(capsys, evaluate.main, f"--run={tmp_path}")
