@@ -92,6 +92,7 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
             automatic_entropy_tuning=env not in FIXED_TEMPERATURE,
             max_grad_norm=None,
             policy_every=2,
+            average_rate=0.001,
         ),
         belief="mixture" if several else "component",
         standardize_belief=True,

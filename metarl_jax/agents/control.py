@@ -56,6 +56,8 @@ def validate(config: Config, spec: EnvSpec) -> None:
     for name, count in counts.items():
         if count < 1:
             raise ConfigurationError(f"{name} must be >= 1, got {count}")
+    if not 0.0 < config.sac.average_rate <= 1.0:
+        raise ConfigurationError(f"sac.average_rate must be in (0, 1], got {config.sac.average_rate}")
     if not 2 <= config.window <= spec.horizon:
         raise ConfigurationError(f"window must be in [2, {spec.horizon}] ({spec.name}'s horizon), got {config.window}")
     per_window = config.window if config.use_trajectory_sample_sac else 1

@@ -48,6 +48,9 @@ class Config:
     """Clip each network's gradient at this global norm; None: do not clip."""
     policy_every: int = 1
     """Critic updates per policy update."""
+    average_rate: float = 1.0
+    """Deterministic actions come from an exponential average of the policy's parameters, which moves by this share per
+    policy update; 1: from the newest parameters."""
 
 
 class Spec(NamedTuple):
@@ -76,6 +79,8 @@ class State(NamedTuple):
     """Parameters and optimiser states."""
 
     actor: Any
+    average_actor: Any
+    """For deterministic actions."""
     critic: Any
     target_critic: Any
     log_alpha: jax.Array
@@ -102,8 +107,9 @@ def init(key: PRNGKeyArray, config: Config, spec: Spec) -> State:
     optimizer = adam(config.learning_rate, config.max_grad_norm)
     return State(
         actor=actor,
+        average_actor=jax.tree.map(jnp.copy, actor),  # copies, so that all can be donated
         critic=critic,
-        target_critic=jax.tree.map(jnp.copy, critic),  # a copy, so that both can be donated
+        target_critic=jax.tree.map(jnp.copy, critic),
         log_alpha=log_alpha,
         actor_opt=optimizer.init(actor),
         critic_opt=optimizer.init(critic),
@@ -121,7 +127,7 @@ def act(
     explore: bool,
 ) -> Float[Array, "... A"]:
     """Actions in (-1, 1): a sample of the policy, or its mode."""
-    mean, std = _actor(config, spec).apply(state.actor, obs, belief)
+    mean, std = _actor(config, spec).apply(state.actor if explore else state.average_actor, obs, belief)
     return tanh_normal_sample(key, mean, std)[0] if explore else jnp.tanh(mean)
 
 
@@ -184,7 +190,9 @@ def policy_step(state: State, batch: Batch, key: PRNGKeyArray, config: Config, s
 
     (loss, log_prob), grads = jax.value_and_grad(objective, has_aux=True)(state.actor)
     updates, actor_opt = adam(config.learning_rate, config.max_grad_norm).update(grads, state.actor_opt, state.actor)
-    state = state._replace(actor=optax.apply_updates(state.actor, updates), actor_opt=actor_opt)
+    new_actor = optax.apply_updates(state.actor, updates)
+    average = optax.incremental_update(new_actor, state.average_actor, config.average_rate)
+    state = state._replace(actor=new_actor, average_actor=average, actor_opt=actor_opt)
     if config.automatic_entropy_tuning:
         grad = jax.grad(losses.temperature_loss)(state.log_alpha, log_prob, -float(spec.action_size), batch.weight)
         update, alpha_opt = optax.adam(config.learning_rate).update(grad, state.alpha_opt)

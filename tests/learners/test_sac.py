@@ -117,7 +117,7 @@ def test_critics_and_policy_move_apart():
     for name in sac.State._fields:
         old = getattr(initial(), name)
         assert same(getattr(critics, name), old) == (name not in names)
-        assert same(getattr(policy, name), old) == (name not in {"actor", "actor_opt"})
+        assert same(getattr(policy, name), old) == (name not in {"actor", "actor_opt", "average_actor"})
 
 
 def test_weightless_transitions_teach_nothing():
@@ -209,3 +209,18 @@ def test_without_a_belief():
     new, metrics = jax.eval_shape(lambda s: sac.train_step(s, data, jax.random.key(0), config, spec), state)
     assert jax.tree.structure(new) == jax.tree.structure(state)
     assert all(x.shape == () for x in metrics.values())
+
+
+def test_deterministic_actions_come_from_the_average_policy():
+    config = dataclasses.replace(CONFIG, average_rate=0.25)
+    first = initial()
+    second, _ = sac.policy_step(first, batch(), jax.random.key(0), config, SPEC)
+    third, _ = sac.policy_step(second, batch(), jax.random.key(1), config, SPEC)
+    expected = jax.tree.map(lambda a, b, c: 0.5625 * a + 0.1875 * b + 0.25 * c, first.actor, second.actor, third.actor)
+    for average, by_hand in zip(*map(jax.tree.leaves, (third.average_actor, expected)), strict=True):
+        np.testing.assert_allclose(average, by_hand, atol=1e-6)
+    act = lambda s, explore: sac.act(s, config, SPEC, batch().obs, batch().belief, jax.random.key(0), explore)  # noqa: E731
+    swapped = third._replace(actor=third.average_actor, average_actor=third.actor)
+    assert not same(act(third, False), act(swapped, False)) and not same(act(third, True), act(swapped, True))
+    np.testing.assert_array_equal(act(third, False), act(third._replace(actor=first.actor), False))
+    np.testing.assert_array_equal(act(third, True), act(third._replace(average_actor=first.actor), True))
