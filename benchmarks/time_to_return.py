@@ -92,6 +92,7 @@ def main(config: Config) -> None:
         raise SystemExit(f"error: no targets for {config.env!r}: choose {', '.join(ROWS)}")
     row = ROWS[config.env]
     minutes = config.minutes or row.minutes
+    config.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         runs = [train(config, seed, minutes, Path(folder)) for seed in config.seeds]
     print(f"{'seed':>6}{'target':>10}{'seconds':>10}{'env steps':>12}")
@@ -100,10 +101,10 @@ def main(config: Config) -> None:
         for target, at in ((c["target"], c["at"]) for c in run["crossings"]):
             reached = f"{at['seconds']:10.0f}{at['env_steps']:12,}" if at else f"{'not in':>10}{minutes:>8g} min"
             print(f"{seed:6d}{target:10g}{reached}")
-    path = config.out / "_".join(filter(None, ("time_to_return", config.env, config.preset, config.name)))
+    path = config.out / ("_".join(filter(None, ("time_to_return", config.env, config.preset, config.name))) + ".json")
     content = {"machine": provenance("benchmarks.time_to_return"), "minutes": minutes, "runs": runs}
-    path.with_suffix(".json").write_text(json.dumps(content, indent=1) + "\n")
-    print(f"wrote {path}.json")
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    print(f"wrote {path}")
 
 
 if __name__ == "__main__":

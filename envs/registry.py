@@ -59,13 +59,13 @@ def _mode_options(mode: str | None, given: dict[str, float | None]) -> dict[str,
     return known | chosen
 
 
-def _restricted(benchmark: Benchmark, only: str) -> Benchmark:
+def _restricted(benchmark: Benchmark, only: str, mode: str | None) -> Benchmark:
     """The benchmark with those of its sub-tasks that `only` names, separated by commas."""
-    chosen = only.split(",")
+    chosen = str(only).split(",")
     everything = benchmark.train + (benchmark.test or ())
     for name in chosen:
         choose("sub-task", name, dict.fromkeys(s.name for s in everything))
-    if benchmark.change is not None:
+    if mode is not None:
         raise ConfigurationError("only=... is for stationary benchmarks: here a task changes into other sub-tasks")
     train = tuple(s for s in benchmark.train if s.name in chosen)
     if not train:
@@ -129,9 +129,9 @@ def make(
             accepted = f"it takes {', '.join(known)}" if known else "it takes none"
             raise ConfigurationError(f"{name} has no option {option!r}: {accepted}")
     benchmark = row(**options)
-    if only is not None:
-        benchmark = _restricted(benchmark, only)
     mode = mode or benchmark.mode
+    if only is not None:
+        benchmark = _restricted(benchmark, only, mode)
     given = {"period": period, "change_probability": change_probability, "distance": distance, "amplitude": amplitude}
     mode_options = _mode_options(mode, given)
     usual = LOCATION_HORIZON if mode == "location" else benchmark.horizon

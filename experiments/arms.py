@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from experiments import rundir
 from metarl_jax.analysis import evaluation as evaluations
 from metarl_jax.analysis import figures
 from metarl_jax.analysis.statistics import bootstrap_interval, iqm
@@ -50,18 +51,29 @@ MEASURES = ("test_return", "matched_accuracy")
 
 
 def train(env: str, arm: Arm, seed: int, minutes: float, run: Path) -> None:
-    """One run in a process of its own, unless it is there; an unfinished one goes on."""
-    if (run / "summary.json").exists() and json.loads((run / "summary.json").read_text())["status"] == "budget":
-        return
+    """One run in a process of its own; one that is there goes on until it has had its minutes.
+
+    Raises:
+      ConfigurationError: the run failed, or has had more minutes already.
+    """
     module = [sys.executable, "-m", f"experiments.{arm.algorithm}"]
-    fresh = [f"--env={env}", f"--minutes={minutes}", f"--seed={seed}", f"--run_dir={run}", *arm.flags]
-    flags = [f"--resume={run}"] if (run / "checkpoints").exists() else fresh
+    flags = [f"--env={env}", f"--minutes={minutes}", f"--seed={seed}", f"--run_dir={run}", *arm.flags]
+    if (run / "config.json").exists():
+        before = rundir.read(run, "--out")["config"]["run"]["minutes"]
+        if before > minutes:
+            raise ConfigurationError(f"{run} was trained for {before:g} min already: give --minutes={before:g} or more")
+        summary = run / "summary.json"
+        if before == minutes and summary.exists() and json.loads(summary.read_text())["status"] == "budget":
+            return
+        flags = [f"--resume={run}", f"--minutes={minutes}"]
     if code := subprocess.run([*module, *flags], check=False).returncode:
         raise ConfigurationError(f"{run} ended with exit code {code}")
 
 
-def matched_accuracy(components: np.ndarray, classes: np.ndarray) -> float:
+def matched_accuracy(components: np.ndarray, classes: np.ndarray) -> float | None:
     """Share of steps whose most likely component is the one that stands for the task's class, under the best matching.
+
+    None where there is one class, or one component: nothing is told apart.
 
     Args:
       components: [T, N, c] responsibilities.
@@ -69,6 +81,8 @@ def matched_accuracy(components: np.ndarray, classes: np.ndarray) -> float:
     """
     chosen = components.argmax(-1)
     names = np.unique(classes)
+    if len(names) < 2 or components.shape[-1] < 2:
+        return None
     table = np.array([[np.mean((chosen == k) & (classes == c)) for k in range(components.shape[-1])] for c in names])
     return float(table[linear_sum_assignment(-table)].sum())
 
@@ -87,11 +101,14 @@ def outcome(run: Path) -> dict[str, Any]:
         "epoch": last["epoch"],
         "env_steps": last["env_steps"],
         "seconds": last["seconds"],
+        "commit": json.loads((run / "config.json").read_text())["commit"],
     }
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Mean, standard deviation, interquartile mean and its 95 % bootstrap interval over seeds."""
+def spread(values: Sequence[float | None]) -> dict[str, float] | None:
+    """Mean, standard deviation, interquartile mean and its 95 % bootstrap interval over seeds; None without values."""
+    if any(value is None for value in values):
+        return None
     column = np.asarray(values, float)[:, None]
     low, high = bootstrap_interval(column)
     return {
@@ -110,6 +127,8 @@ def draw(path: Path, title: str, outcomes: Mapping[str, Sequence[Mapping[str, An
         for place, runs in enumerate(outcomes.values()):
             values = [run[measure] for run in runs]
             over = spread(values)
+            if over is None:
+                continue
             axis.plot([place] * len(values), values, "o", color="0.7", markersize=4)
             error = [[over["iqm"] - over["low"]], [over["high"] - over["iqm"]]]
             axis.errorbar([place], [over["iqm"]], yerr=error, fmt="s", capsize=4, color="C0")
@@ -141,9 +160,10 @@ def compare(comparison: Comparison, config: Config, folder: Path) -> None:
     }
     print(f"{comparison.title} ({comparison.env}, {config.minutes:g} min)\n{'':28}{'return':>10}{'accuracy':>10}")
     for name, over in summary.items():
-        print(f"{name:28}{over['test_return']['mean']:10.1f}{over['matched_accuracy']['mean']:10.3f}")
+        means = ((found["mean"] if found else None) for found in over.values())
+        print(f"{name:28}" + "".join(f"{'-':>10}" if mean is None else f"{mean:10.3f}" for mean in means))
     about = json.loads((runs[0] / "config.json").read_text())
-    content = {name: about[name] for name in ("versions", "commit", "devices", "machine") if name in about}
+    content = {name: about[name] for name in ("versions", "devices", "machine") if name in about}
     content |= {"title": comparison.title, "env": comparison.env, "minutes": config.minutes, "seeds": config.seeds}
     content |= {"flags": {name: arm.flags for name, arm in comparison.arms.items()}}
     write_json(folder / "comparison.json", content | {"summary": summary, "arms": outcomes})

@@ -118,7 +118,8 @@ def timrl(
 ) -> tuple[timrl_agent.Config, trainer.Config, int | None]:
     """TIMRL in MoSS's settings, with one component per class: agent, data, epochs (None: until the minutes are spent).
 
-    The publication says how often the recogniser is updated, and that the priors are fixed; the rest is MoSS's.
+    The publication says how often the recogniser is updated, and that the priors are fixed. Beliefs decode
+    transitions of the same task segment, in both presets; the rest is MoSS's.
     """
     epochs: int | None = None
     if preset == "paper":

@@ -133,8 +133,9 @@ class Evaluation(NamedTuple):
     """Responsibilities q(y) of the mixture's components at each action; c = 1 where there is no mixture."""
     task_changed: Bool[Array, "K T N"]
     """The task changed after this step."""
-    recognized: Bool[Array, "K T N r"]
-    """The most likely component was the one that stands for the task's class; r = 0 where none does, else 1."""
+    recognized: Float[Array, "K T N r"]
+    """1 where the most likely component was the one that stands for the task's class, else 0; NaN after the episode's
+    end. r = 0 where components stand for nothing, else 1."""
 
     @property
     def returns(self) -> jax.Array:

@@ -5,16 +5,16 @@ What agents that infer a task by a recurrent encoder have in common, whatever in
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metarl_jax.data import statistics
 from metarl_jax.data.statistics import Scale
 from metarl_jax.errors import ConfigurationError
-from metarl_jax.learners import sac
+from metarl_jax.learners import gmm_vae, sac
 from metarl_jax.learners.sac import Config as SACConfig
 from metarl_jax.types import EnvSpec, Metrics, Transition
 
@@ -32,6 +32,12 @@ class Config:
     """SAC learns from the standardised reward."""
     window: int = 64
     """Steps of a sampled window; no longer than the horizon."""
+    vae_window: int | None = None
+    """Steps of the windows that the VAE learns from; None: `window`."""
+    vae_updates: int = 128
+    """VAE updates per epoch."""
+    pretrain_updates: int = 0
+    """Further VAE updates in the first epoch, before its SAC updates."""
     sac_updates: int = 2048
     """SAC updates per epoch; 0 learns to infer tasks alone."""
     use_trajectory_sample_sac: bool = True
@@ -58,8 +64,10 @@ def validate(config: Config, spec: EnvSpec) -> None:
             raise ConfigurationError(f"{name} must be >= 1, got {count}")
     if not 0.0 < config.sac.average_rate <= 1.0:
         raise ConfigurationError(f"sac.average_rate must be in (0, 1], got {config.sac.average_rate}")
-    if not 2 <= config.window <= spec.horizon:
-        raise ConfigurationError(f"window must be in [2, {spec.horizon}] ({spec.name}'s horizon), got {config.window}")
+    for name in ("window", "vae_window"):
+        size = getattr(config, name)
+        if size is not None and not 2 <= size <= spec.horizon:
+            raise ConfigurationError(f"{name} must be in [2, {spec.horizon}] ({spec.name}'s horizon), got {size}")
     per_window = config.window if config.use_trajectory_sample_sac else 1
     if config.pool_windows * per_window < config.sac.batch_size:
         need = -(-config.sac.batch_size // per_window)
@@ -72,6 +80,30 @@ def validate(config: Config, spec: EnvSpec) -> None:
         raise ConfigurationError(
             f"sac_updates ({config.sac_updates}) must be a multiple of policy_every x updates_per_pool ({block})"
         )
+
+
+def check_vae(config: gmm_vae.Config) -> None:
+    """Raise `ConfigurationError` for a size of the VAE that is out of range."""
+    for name in ("num_components", "latent_size", "decode_samples", "batch_size"):
+        if getattr(config, name) < 1:
+            raise ConfigurationError(f"vae.{name} must be >= 1, got {getattr(config, name)}")
+
+
+def num_vae_updates(config: Config, num_epochs: Int[Array, ""]) -> Int[Array, ""]:
+    """Of this epoch: the first one's include `pretrain_updates`."""
+    return config.vae_updates + jnp.where(num_epochs == 0, config.pretrain_updates, 0)
+
+
+def repeat(
+    update: Callable[[Any, PRNGKeyArray], tuple[Any, Metrics]], learner: Any, num: Int[Array, ""], key: PRNGKeyArray
+) -> tuple[Any, Metrics]:
+    """`num` updates of a learner, and the last one's metrics: a loop of any length, compiled once."""
+
+    def body(i, carry):
+        return update(carry[0], jax.random.fold_in(key, i))
+
+    no_metrics = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: update(learner, key)[1]))
+    return jax.lax.fori_loop(0, num, body, (learner, no_metrics))
 
 
 def seen(config: Config, scale: Scale, obs: Float[Array, "... obs"]) -> Float[Array, "... obs"]:

@@ -32,12 +32,6 @@ class Config(control.Config):
     retain_hidden: bool = True
     """Keep the encoder's memory for the whole episode; False: the belief follows from the last `window` steps alone,
     read anew at every step (the reference's code; `window` times the work)."""
-    vae_window: int | None = None
-    """Steps of the windows that the VAE learns from; None: `window`."""
-    vae_updates: int = 128
-    """VAE updates per epoch."""
-    pretrain_updates: int = 0
-    """Further VAE updates in the first epoch, before its SAC updates."""
 
 
 class State(NamedTuple):
@@ -79,10 +73,7 @@ def validate(config: Config, spec: EnvSpec) -> None:
     for name, (value, known) in choices.items():
         if value not in known:
             raise ConfigurationError(f"unknown {name} {value!r}: choose {', '.join(known)}")
-    if not 2 <= (config.vae_window or config.window) <= spec.horizon:
-        raise ConfigurationError(f"vae_window must be in [2, {spec.horizon}] ({spec.name}'s horizon)")
-    if config.vae.decode_samples < 1:
-        raise ConfigurationError(f"vae.decode_samples must be >= 1, got {config.vae.decode_samples}")
+    control.check_vae(config.vae)
     if config.vae.contrastive_weight and not spec.stationary:
         raise ConfigurationError(
             f"the contrastive loss needs one task per episode, unlike {spec.name}: use --vae.contrastive_weight=0"
@@ -175,24 +166,19 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         return {"belief": belief, "component": jax.nn.softmax(q.logits)}
 
     def num_vae_updates(state: State) -> Int[Array, ""]:
-        if oracle:
-            return jnp.zeros((), jnp.int32)
-        return config.vae_updates + jnp.where(state.num_epochs == 0, config.pretrain_updates, 0)
+        return jnp.zeros((), jnp.int32) if oracle else control.num_vae_updates(config, state.num_epochs)
 
     def train_vae(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
-        """An epoch's VAE updates on fresh windows, the first epoch's `pretrain_updates` included."""
+        """An epoch's VAE updates on fresh windows."""
         scale = statistics.scale(replay.moments)
 
-        def body(i, carry):
-            vae, _ = carry
-            key_sample, key_sibling, key_train = jax.random.split(jax.random.fold_in(key, i), 3)
+        def update(vae: gmm_vae.State, key: PRNGKeyArray):
+            key_sample, key_sibling, key_train = jax.random.split(key, 3)
             windows = sample_windows(replay, key_sample, config.vae.batch_size, config.vae_window or config.window)
             siblings = sample_siblings(replay, key_sibling, windows) if config.vae.decode == "task" else None
             return gmm_vae.train_step(vae, windows, key_train, config.vae, vae_spec, scale, siblings)
 
-        # A loop of variable length, so that pretraining is not compiled a second time.
-        no_metrics = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: body(0, (state.vae, None))[1]))
-        vae, metrics = jax.lax.fori_loop(0, num_vae_updates(state), body, (state.vae, no_metrics))
+        vae, metrics = control.repeat(update, state.vae, num_vae_updates(state), key)
         return state._replace(vae=vae, scale=scale), metrics
 
     def make_pool(state: State, replay: Replay, key: PRNGKeyArray) -> sac.Batch:

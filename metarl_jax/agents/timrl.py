@@ -34,17 +34,13 @@ class Config(control.Config):
     labels: str = "task"
     """What the recogniser learns. `task`: the class of the task; `mixture`: the responsibilities of a mixture that is
     trained without labels."""
+    vae_component: str = "label"
+    """Which component the VAE trains, if there are labels: that of the `label`, or the one `recognized`."""
     forced_accuracy: float | None = None
     """Instead of the recogniser, the true class of the last step with this probability, else any other one (ablation;
     1 / K is a random choice). None: the recogniser."""
-    vae_window: int | None = None
-    """Steps of the windows that the VAE learns from; None: `window`."""
-    vae_updates: int = 128
-    """VAE updates per epoch."""
     recognizer_updates: int = 10
     """Recogniser updates per epoch, after those of the VAE."""
-    pretrain_updates: int = 0
-    """Further VAE updates in the first epoch."""
 
 
 class State(NamedTuple):
@@ -86,6 +82,7 @@ def validate(config: Config, spec: EnvSpec) -> None:
     for name, known in {
         "belief": belief_forms.FORMS,
         "labels": ("task", "mixture"),
+        "vae_component": ("label", "recognized"),
         "vae.decode": ("self", "next", "trajectory"),
         "recognizer.loss": tuple(recognizer.LOSSES),
     }.items():
@@ -101,13 +98,17 @@ def validate(config: Config, spec: EnvSpec) -> None:
         raise ConfigurationError(
             f"{num} classes ({', '.join(classes(spec))}) need --vae.num_components >= {num}, got {k}"
         )
-    if not 2 <= (config.vae_window or config.window) <= spec.horizon:
-        raise ConfigurationError(f"vae_window must be in [2, {spec.horizon}] ({spec.name}'s horizon)")
+    control.check_vae(config.vae)
     if config.vae.contrastive_weight:
         raise ConfigurationError("TIMRL has no contrastive loss: use --vae.contrastive_weight=0")
+    if not 0.0 <= config.recognizer.dropout < 1.0:
+        raise ConfigurationError(f"recognizer.dropout must be in [0, 1), got {config.recognizer.dropout}")
     if config.forced_accuracy is not None and not 0.0 <= config.forced_accuracy <= 1.0:
         raise ConfigurationError(f"forced_accuracy must be in [0, 1], got {config.forced_accuracy}")
-    counts = {f"recognizer.{n}": getattr(config.recognizer, n) for n in ("context", "num_heads", "num_layers")}
+    if config.labels == "mixture" and (config.forced_accuracy is not None or config.vae_component == "recognized"):
+        raise ConfigurationError("without labels components stand for no class: use --labels=task")
+    sizes = ("context", "num_heads", "num_layers", "model_size", "batch_size")
+    counts = {f"recognizer.{name}": getattr(config.recognizer, name) for name in sizes}
     for name, count in (counts | {"recognizer_updates": config.recognizer_updates}).items():
         if count < 1:
             raise ConfigurationError(f"{name} must be >= 1, got {count}")
@@ -123,7 +124,7 @@ def forced(accuracy: float, num_classes: int, label: Int[Array, "..."], data: ja
 
     Random bits come from `data` [..., d], so that a stored step is judged as it was when it was made.
     """
-    bits = jax.lax.bitcast_convert_type(jnp.sum(data, -1), jnp.uint32)
+    bits = jnp.sum(jax.lax.bitcast_convert_type(data, jnp.uint32), -1)  # integers: exact in any order
     keys = jax.vmap(lambda b: jax.random.fold_in(jax.random.key(0), b))(bits.ravel())
     uniform = jax.vmap(lambda k: jax.random.uniform(k, (2,)))(keys).reshape(*label.shape, 2)
     other = label + 1 + jnp.floor(uniform[..., 1] * (num_classes - 1)).astype(label.dtype)
@@ -199,18 +200,18 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         return {"belief": belief, "component": jax.nn.softmax(memory.logits)}
 
     def train_vae(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
+        """An epoch's VAE updates; the component that explains a window is given."""
         scale = statistics.scale(replay.moments)
 
-        def body(i, carry):
-            vae, _ = carry
-            key_sample, key_train = jax.random.split(jax.random.fold_in(key, i))
+        def update(vae: gmm_vae.State, key: PRNGKeyArray):
+            key_sample, key_train = jax.random.split(key)
             windows = sample_windows(replay, key_sample, config.vae.batch_size, config.vae_window or config.window)
             component = class_of(spec, windows.task) if config.labels == "task" else None
+            if config.vae_component == "recognized":
+                component = jnp.argmax(recognise(state, windows)[1], -1)
             return gmm_vae.train_step(vae, windows, key_train, config.vae, vae_spec, scale, component=component)
 
-        no_metrics = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: body(0, (state.vae, None))[1]))
-        num = config.vae_updates + jnp.where(state.num_epochs == 0, config.pretrain_updates, 0)
-        vae, metrics = jax.lax.fori_loop(0, num, body, (state.vae, no_metrics))
+        vae, metrics = control.repeat(update, state.vae, control.num_vae_updates(config, state.num_epochs), key)
         return state._replace(vae=vae, scale=scale), metrics
 
     def train_recognizer(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
@@ -233,15 +234,14 @@ def make(config: Config, spec: EnvSpec) -> Agent:
 
     def recognise(state: State, windows: Transition) -> tuple[Float[Array, "T N K"], Float[Array, "T N K"]]:
         """Logits of the chosen class before and after every step of windows [T, N]."""
-        length, n = windows.reward.shape
-        size = BLOCK if n % BLOCK == 0 else n
-        blocks = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(length, n // size, size, *x.shape[2:]), 1, 0), windows)
 
-        def block(part: Transition):
+        def window(one: Transition):
+            part = jax.tree.map(lambda x: x[:, None], one)
             found = recognizer.infer(state.recognizer.params, config.recognizer, recognizer_spec, state.scale, part)
-            return found.before, found.after
+            return found.before[:, 0], found.after[:, 0]
 
-        before, after = (jnp.moveaxis(x, 0, 1).reshape(length, n, k) for x in jax.lax.map(block, blocks))
+        lanes_first = jax.tree.map(lambda x: x.swapaxes(0, 1), windows)
+        before, after = (x.swapaxes(0, 1) for x in jax.lax.map(window, lanes_first, batch_size=BLOCK))
         if config.forced_accuracy is not None:
             after = choose(after, windows)
             before = jnp.where(before.any(-1, keepdims=True), jnp.concatenate([before[:1], after[:-1]]), before)
@@ -259,12 +259,12 @@ def make(config: Config, spec: EnvSpec) -> Agent:
 
     def update(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
         key_vae, key_recognizer, key_sac = jax.random.split(key, 3)
-        pretrain = jnp.where(state.num_epochs == 0, config.pretrain_updates, 0)
         state, vae_metrics = train_vae(state, replay, key_vae)
         state, recognizer_metrics = train_recognizer(state, replay, key_recognizer)
         learnt = control.State(state.sac, state.belief_scale)
         learnt, sac_metrics = control.train(config, sac_spec, learnt, lambda k: make_pool(state, replay, k), key_sac)
-        updates = config.vae_updates + pretrain + config.recognizer_updates + config.sac_updates
+        vae_updates = control.num_vae_updates(config, state.num_epochs)
+        updates = vae_updates + config.recognizer_updates + config.sac_updates
         state = state._replace(sac=learnt.sac, belief_scale=learnt.belief_scale, num_epochs=state.num_epochs + 1)
         return state, vae_metrics | recognizer_metrics | sac_metrics | {"updates": updates}
 

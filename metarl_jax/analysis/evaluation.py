@@ -51,7 +51,7 @@ def report(
     if len(first) > 1:
         result["test_return_per_seed"] = first.mean(-1).tolist()
     if evaluation.recognized.shape[-1]:
-        result["recognition_accuracy"] = float(np.asarray(evaluation.recognized)[:, 0].mean())
+        result["recognition_accuracy"] = float(np.nanmean(np.asarray(evaluation.recognized)[:, 0]))
     if evaluation.components.shape[-1] > 1:
         result |= clusters(np.asarray(evaluation.components)[:, 0], tasks.family)
     return result
@@ -89,6 +89,7 @@ def save(path: Path, evaluation: Evaluation, tasks: HeldOutTasks) -> None:
 def load(path: Path) -> tuple[Evaluation, HeldOutTasks]:
     """What `save` wrote."""
     with np.load(path) as data:
-        return Evaluation(*(data[f] for f in Evaluation._fields)), HeldOutTasks(
-            *(data[f] for f in HeldOutTasks._fields)
-        )
+        found = dict(data)
+    found.setdefault("recognized", np.zeros((*found["rewards"].shape, 0)))  # older runs had no classes
+    fields = ([found[name] for name in kind._fields] for kind in (Evaluation, HeldOutTasks))
+    return Evaluation(*next(fields)), HeldOutTasks(*next(fields))

@@ -44,7 +44,7 @@ def recognition(evaluation: Evaluation) -> Recognition | None:
         for x in (evaluation.task_changed, np.asarray(evaluation.recognized)[..., 0])
     )
     ages, steps = age(changed), np.arange(min(STEPS, length))
-    chosen = [right[ages == step] for step in steps]
+    chosen = [right[(ages == step) & np.isfinite(right)] for step in steps]
     means = [x.mean() if x.size else np.nan for x in chosen]
     return Recognition(steps, np.array(means), np.array([x.size for x in chosen]))
 

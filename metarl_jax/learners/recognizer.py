@@ -10,7 +10,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from metarl_jax.data.segments import starts
 from metarl_jax.data.statistics import Scale
@@ -28,7 +28,7 @@ class Config:
     """Transformer recogniser."""
 
     context: int = 10
-    """H: transitions that each layer looks back on, the newest included."""
+    """H: transitions that each layer looks back on, the newest included; L layers see the last L (H - 1) + 1."""
     model_size: int = 64
     """Features of an item."""
     num_layers: int = 2
@@ -69,7 +69,6 @@ class Memory(NamedTuple):
     values: Float[Array, "n L H A d"]
     present: Bool[Array, "n H"]
     """Which places hold a valid item."""
-    num_steps: Int[Array, " n"]
     logits: Float[Array, "n K"]
     """Of the class; zeros, which is uniform, before the first item."""
 
@@ -97,7 +96,7 @@ def _network(config: Config, spec: Spec) -> Recognizer:
 def init(key: PRNGKeyArray, config: Config, spec: Spec) -> State:
     """Fresh parameters."""
     items = jnp.zeros((1, 2 * spec.obs_size + spec.action_size + 1))
-    params = _network(config, spec).init(key, items, jnp.zeros(1, jnp.int32), jnp.ones((1, config.context), bool))
+    params = _network(config, spec).init(key, items, jnp.ones((1, config.context), bool))
     return State(params, adam(config.learning_rate).init(params))
 
 
@@ -108,7 +107,6 @@ def begin(config: Config, spec: Spec, n: int) -> Memory:
         keys=jnp.zeros(shape),
         values=jnp.zeros(shape),
         present=jnp.zeros((n, config.context), bool),
-        num_steps=jnp.zeros(n, jnp.int32),
         logits=jnp.zeros((n, spec.num_classes)),
     )
 
@@ -118,9 +116,9 @@ def step(params: Any, config: Config, spec: Spec, scale: Scale, memory: Memory, 
     valid = transition.valid[:, None]
     present = jnp.concatenate([memory.present[:, 1:], valid], 1)
     keys, values, logits = _network(config, spec).apply(
-        params, memory.keys, memory.values, present, context(scale, transition), memory.num_steps, method="step"
+        params, memory.keys, memory.values, present, context(scale, transition), method="step"
     )
-    return Memory(keys, values, present, memory.num_steps + 1, jnp.where(valid, logits, memory.logits))
+    return Memory(keys, values, present, jnp.where(valid, logits, memory.logits))
 
 
 def infer(
@@ -142,7 +140,7 @@ def infer(
     valid = jnp.take_along_axis(windows.valid[..., None], jnp.maximum(seen, 0), 0)
     mask = valid & (seen >= began[..., None])
     rngs = {} if dropout_key is None else {"dropout": dropout_key}
-    lane_first = (x.swapaxes(0, 1) for x in (context(scale, windows), time - began, mask))
+    lane_first = (x.swapaxes(0, 1) for x in (context(scale, windows), mask))
     logits, attention = _network(config, spec).apply(params, *lane_first, dropout_key is not None, rngs=rngs)
     newest = jax.lax.cummax(jnp.where(windows.valid, time, -1), axis=0)
     after = jnp.take_along_axis(logits.swapaxes(0, 1), jnp.maximum(newest, 0)[..., None], 0)

@@ -2,7 +2,7 @@
 
 import flax.linen as nn
 import jax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from metarl_jax.networks.transformer import Transformer
 
@@ -24,12 +24,11 @@ class Recognizer(nn.Module):
     def __call__(
         self,
         items: Float[Array, "... T C"],
-        position: Int[Array, "... T"],
         mask: Bool[Array, "... T S"],
         train: bool = False,
     ) -> tuple[Float[Array, "... T K"], list[jax.Array]]:
         """Logits at every item of a sequence, and the attention weights of every layer."""
-        features, maps = self.transformer(items, position, mask, train)
+        features, maps = self.transformer(items, mask, train)
         return self.head(features), maps
 
     def step(
@@ -38,8 +37,7 @@ class Recognizer(nn.Module):
         values: jax.Array,
         mask: Bool[Array, "n S"],
         item: Float[Array, "n C"],
-        position: Int[Array, " n"],
     ) -> tuple[jax.Array, jax.Array, Float[Array, "n K"]]:
         """See `Transformer.step`; logits in place of the feature."""
-        keys, values, feature = self.transformer.step(keys, values, mask, item, position)
+        keys, values, feature = self.transformer.step(keys, values, mask, item)
         return keys, values, self.head(feature)

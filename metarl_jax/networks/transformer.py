@@ -41,6 +41,7 @@ class Block(nn.Module):
         heads = (self.num_heads, self.size // self.num_heads)
         self.norm_attention, self.norm_feed_forward = nn.LayerNorm(), nn.LayerNorm()
         self.query, self.key, self.value = (nn.DenseGeneral(heads) for _ in range(3))
+        self.place = nn.DenseGeneral(heads, use_bias=False)
         self.out = nn.DenseGeneral(self.size, axis=(-2, -1))
         self.up, self.down = nn.Dense(self.feed_forward_size), nn.Dense(self.size)
         self.drop = nn.Dropout(self.dropout)
@@ -50,6 +51,14 @@ class Block(nn.Module):
         x = self.norm_attention(x)
         return self.query(x), self.key(x), self.value(x)
 
+    def located(self, keys: Float[Array, "... S A d"]) -> Float[Array, "... S A d"]:
+        """Keys that also say how far back they are; the last is the newest.
+
+        Distances rather than times: a window cut from an episode is then read like the episode itself.
+        """
+        distance = jnp.arange(keys.shape[-3])[::-1]
+        return keys + self.place(sinusoids(distance, self.size))
+
     def complete(self, x: Float[Array, "... M"], attended: Float[Array, "... A d"], train: bool) -> jax.Array:
         """The items after attention and feed-forward layer, each with its residual."""
         x = x + self.drop(self.out(attended), deterministic=not train)
@@ -58,7 +67,10 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Items [..., C] to features [..., M]: Linear-ReLU, sinusoidal positions, blocks, layer normalisation."""
+    """Items [..., C] to features [..., M]: Linear-ReLU, blocks that look back S items each, layer normalisation.
+
+    A feature thus depends on the last L (S - 1) + 1 items.
+    """
 
     size: int = 64
     num_layers: int = 2
@@ -72,13 +84,9 @@ class Transformer(nn.Module):
         self.blocks = [Block(*sizes) for _ in range(self.num_layers)]
         self.norm = nn.LayerNorm()
 
-    def _enter(self, items: Float[Array, "... C"], position: Int[Array, "..."]) -> Float[Array, "... M"]:
-        return nn.relu(self.embed(items)) + sinusoids(position, self.size)
-
     def __call__(
         self,
         items: Float[Array, "... T C"],
-        position: Int[Array, "... T"],
         mask: Bool[Array, "... T S"],
         train: bool = False,
     ) -> tuple[Float[Array, "... T M"], list[Float[Array, "... T A S"]]]:
@@ -88,12 +96,11 @@ class Transformer(nn.Module):
         """
         length, size = mask.shape[-2:]
         past = jnp.maximum(jnp.arange(length)[:, None] + jnp.arange(size) - (size - 1), 0)
-        x, maps = self._enter(items, position), []
+        x, maps = nn.relu(self.embed(items)), []
         for block in self.blocks:
             query, key, value = block.project(x)
-            attended, weights = attend(
-                query[..., None, :, :], key[..., past, :, :], value[..., past, :, :], mask[..., None, :]
-            )
+            located = block.located(key[..., past, :, :])
+            attended, weights = attend(query[..., None, :, :], located, value[..., past, :, :], mask[..., None, :])
             x = block.complete(x, attended[..., 0, :, :], train)
             maps.append(weights[..., 0, :])
         return self.norm(x), maps
@@ -104,17 +111,16 @@ class Transformer(nn.Module):
         values: Float[Array, "n L S A d"],
         mask: Bool[Array, "n S"],
         item: Float[Array, "n C"],
-        position: Int[Array, " n"],
     ) -> tuple[Float[Array, "n L S A d"], Float[Array, "n L S A d"], Float[Array, "n M"]]:
         """One more item: keys and values of the last S items of each of L blocks, newest last, and its feature.
 
         `mask` says which of these S places the new item, itself in the last, may look at.
         """
-        x = self._enter(item, position)
+        x = nn.relu(self.embed(item))
         for layer, block in enumerate(self.blocks):
             query, key, value = block.project(x)
             keys = keys.at[:, layer].set(jnp.concatenate([keys[:, layer, 1:], key[:, None]], 1))
             values = values.at[:, layer].set(jnp.concatenate([values[:, layer, 1:], value[:, None]], 1))
-            attended, _ = attend(query[:, None], keys[:, layer], values[:, layer], mask[:, None])
+            attended, _ = attend(query[:, None], block.located(keys[:, layer]), values[:, layer], mask[:, None])
             x = block.complete(x, attended[:, 0], False)
         return keys, values, self.norm(x)

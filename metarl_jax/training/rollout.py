@@ -17,6 +17,8 @@ class Rollout(NamedTuple):
     description: dict[str, jax.Array]
     """[T, E, ...] what the agent believed when it acted."""
     task_changed: Bool[Array, "T E"]
+    alive: Bool[Array, "T E"]
+    """The step belongs to what is looked at: with `single_episode`, to a lane's first episode."""
 
 
 def _select(condition: Bool[Array, " E"], new: Any, old: Any) -> Any:
@@ -73,12 +75,13 @@ def unroll(
         )
         changed = after.metrics["task_changed"] & (alive if single_episode else True)
         description = agent.describe(agent_state, memory)
+        counted = alive
         observed = agent.observe(agent_state, memory, transition)
         if single_episode:
             memory, alive = _select(alive, observed, memory), alive & ~last
         else:
             memory = _select(last, blank, observed)
-        return (after, memory, alive), Rollout(transition, description, changed)
+        return (after, memory, alive), Rollout(transition, description, changed, counted)
 
     alive = jnp.ones(num, bool)
     (_, memory, _), rollout = jax.lax.scan(step, (state, memory, alive), jax.random.split(key_steps, num_steps))
@@ -98,9 +101,10 @@ def evaluate(env: Environment, agent: Agent, agent_state: Any, key: PRNGKeyArray
     def episode(memory, key):
         memory, rollout = unroll(env, agent, agent_state, memory, tasks, key, env.spec.horizon, False, True)
         transitions, components = rollout.transitions, rollout.description["component"]
-        recognized = jnp.zeros((*transitions.reward.shape, 0), bool)
+        recognized = jnp.zeros((*transitions.reward.shape, 0))
         if agent.component_of is not None:
-            recognized = (jnp.argmax(components, -1) == agent.component_of(transitions.task))[..., None]
+            right = jnp.argmax(components, -1) == agent.component_of(transitions.task)
+            recognized = jnp.where(rollout.alive, right, jnp.nan)[..., None]
         return memory, Evaluation(
             rewards=transitions.reward,
             beliefs=rollout.description["belief"],

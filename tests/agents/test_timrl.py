@@ -133,6 +133,11 @@ def test_unlabelled_targets_are_the_mixture_s():
     assert not same(state.vae, updated(CONFIG)[0].vae) and np.isfinite(metrics["recognition_loss"])
 
 
+def test_the_vae_may_train_the_recognised_component():
+    state, _ = updated(with_(vae_component="recognized"))
+    assert not same(state.vae, updated(CONFIG)[0].vae)
+
+
 def test_forms_of_belief():
     for form, size in (("sample", D), ("mixture", K * (1 + 2 * D))):
         made = agent(with_(belief=form))
@@ -149,6 +154,11 @@ def test_forms_of_belief():
         (with_(vae=dataclasses.replace(CONFIG.vae, num_components=1)), "2 classes .* need --vae.num_components >= 2"),
         (with_(vae=dataclasses.replace(CONFIG.vae, contrastive_weight=1.0)), "no contrastive loss"),
         (with_(forced_accuracy=1.5), r"forced_accuracy must be in \[0, 1\]"),
+        (with_(vae=dataclasses.replace(CONFIG.vae, decode_samples=0)), "vae.decode_samples must be >= 1"),
+        (with_(vae_window=0), r"vae_window must be in \[2, 6\]"),
+        (with_(labels="mixture", forced_accuracy=0.5), "components stand for no class"),
+        (with_(recognizer=dataclasses.replace(CONFIG.recognizer, dropout=1.5)), r"dropout must be in \[0, 1\)"),
+        (with_(recognizer=dataclasses.replace(CONFIG.recognizer, model_size=-8)), "recognizer.model_size must be >= 1"),
         (with_(recognizer_updates=0), "recognizer_updates must be >= 1"),
         (with_(recognizer=dataclasses.replace(CONFIG.recognizer, context=0)), "recognizer.context must be >= 1"),
         (

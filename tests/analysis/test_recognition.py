@@ -11,7 +11,7 @@ def test_age_restarts_with_every_task():
 
 def test_accuracy_by_age_of_the_task():
     """One seed, two episodes of four steps, two held-out tasks; the first episode counts."""
-    changed, right = np.zeros((1, 2, 4, 2), bool), np.zeros((1, 2, 4, 2, 1), bool)
+    changed, right = np.zeros((1, 2, 4, 2), bool), np.zeros((1, 2, 4, 2, 1))
     changed[0, 0, 1, 0] = True  # ages of the first task 0 1 0 1, of the second 0 1 2 3
     right[0, 0, :, 0, 0] = [False, True, False, True]
     right[0, 0, :, 1, 0] = [True, True, False, True]
@@ -23,3 +23,5 @@ def test_accuracy_by_age_of_the_task():
     np.testing.assert_allclose(result.accuracy, [1 / 3, 1.0, 0.0, 1.0])
     np.testing.assert_array_equal(result.samples, [3, 3, 1, 1])
     assert recognition(evaluation._replace(recognized=right[..., :0])) is None
+    right[0, 0, 2:, 1] = np.nan  # the second task's episode ended
+    np.testing.assert_array_equal(recognition(evaluation).samples, [3, 3, 0, 0])

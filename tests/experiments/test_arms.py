@@ -6,6 +6,7 @@ import pytest
 from experiments import ablations, arms, cli, moss, sweep, timrl, timrl_questions
 from metarl_jax.analysis import evaluation as evaluations
 from metarl_jax.analysis.evaluation import HeldOutTasks
+from metarl_jax.errors import ConfigurationError
 from metarl_jax.types import Evaluation
 
 MODULES = {"moss": moss, "timrl": timrl}
@@ -20,13 +21,15 @@ def test_matched_accuracy_finds_the_best_matching():
     classes = np.array([0, 1, 1, 2])
     chosen = np.array([[2, 0, 0, 1], [2, 0, 1, 1]])  # 2 stands for 0, 0 for 1, 1 for 2: one step of eight is wrong
     assert arms.matched_accuracy(np.eye(3)[chosen], classes) == pytest.approx(7 / 8)
-    assert arms.matched_accuracy(np.ones((2, 4, 1)), classes) == pytest.approx(1 / 2)  # one for two classes
+    assert arms.matched_accuracy(np.ones((2, 4, 1)), classes) is None  # one component tells nothing apart
+    assert arms.matched_accuracy(np.eye(3)[chosen], np.zeros(4)) is None
     assert arms.matched_accuracy(np.eye(5)[chosen + 2], classes) == pytest.approx(7 / 8)
 
 
 def test_spread_of_seeds():
     over = arms.spread([1.0, 2.0, 3.0, 10.0])
     assert (over["mean"], over["iqm"]) == (4.0, 2.5) and 1.0 <= over["low"] <= 2.5 <= over["high"] <= 10.0
+    assert arms.spread([None, None]) is None
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
@@ -62,21 +65,40 @@ def test_an_answer_from_finished_runs(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "timrl_unseen"
     answer = json.loads((folder / "comparison.json").read_text())
     assert answer["summary"]["MoSS"]["test_return"]["mean"] == -110.0 and answer["seeds"] == [0, 2]
-    assert list(answer["arms"]) == names and answer["commit"] == "abc"
+    assert list(answer["arms"]) == names and answer["arms"]["MoSS"][0]["commit"] == "abc"
     assert answer["arms"]["TIMRL"][1]["matched_accuracy"] == 1.0
     assert (folder / "comparison.png").stat().st_size > 1000
     assert "What happens in a class" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("status", ["budget", "interrupted"])
-def test_finished_runs_are_kept_and_others_go_on(tmp_path, monkeypatch, status):
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "summary.json").write_text(json.dumps({"status": status}))
-    commands = []
-    done = type("Done", (), {"returncode": 0})
-    monkeypatch.setattr(arms.subprocess, "run", lambda command, check: commands.append(command) or done)
+@pytest.mark.parametrize(("status", "minutes"), [("budget", 1.0), ("interrupted", 1.0), ("budget", 0.5)])
+def test_runs_go_on_until_they_have_had_their_minutes(trained_for, tmp_path, status, minutes):
+    commands = trained_for(status, minutes)
     arms.train("cheetah_vel", arms.Arm("moss"), 0, 1.0, tmp_path)
-    assert [c[-1] for c in commands] == ([] if status == "budget" else [f"--resume={tmp_path}"])
+    finished = (status, minutes) == ("budget", 1.0)
+    assert [c[-2:] for c in commands] == ([] if finished else [[f"--resume={tmp_path}", "--minutes=1.0"]])
+
+
+def test_longer_runs_are_not_passed_off_as_shorter_ones(trained_for, tmp_path):
+    trained_for("budget", 2.0)
+    with pytest.raises(ConfigurationError, match="for 2 min already: give --minutes=2 or more"):
+        arms.train("cheetah_vel", arms.Arm("moss"), 0, 1.0, tmp_path)
+
+
+@pytest.fixture
+def trained_for(tmp_path, monkeypatch):
+    """A run directory as it lies after some minutes; returns the commands that are then run."""
+
+    def leave(status, minutes):
+        (tmp_path / "summary.json").write_text(json.dumps({"status": status}))
+        content = {"algorithm": "moss", "config": {"run": {"minutes": minutes}}}
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        commands = []
+        done = type("Done", (), {"returncode": 0})
+        monkeypatch.setattr(arms.subprocess, "run", lambda command, check: commands.append(command) or done)
+        return commands
+
+    return leave
 
 
 @pytest.mark.parametrize(

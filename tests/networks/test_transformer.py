@@ -33,10 +33,9 @@ def test_sinusoids():
 T, S, C = 7, 3, 5
 NET = Transformer(size=8, num_layers=2, num_heads=2, feed_forward_size=12)
 ITEMS = jax.random.normal(jax.random.key(0), (2, T, C))
-POSITION = jnp.broadcast_to(jnp.arange(T), (2, T))
 MASK = jnp.broadcast_to(jnp.arange(T)[:, None] + jnp.arange(S) >= S - 1, (2, T, S))
-PARAMS = jax.jit(NET.init)(jax.random.key(1), ITEMS, POSITION, MASK)
-apply = jax.jit(lambda items, mask: NET.apply(PARAMS, items, POSITION, mask))
+PARAMS = jax.jit(NET.init)(jax.random.key(1), ITEMS, MASK)
+apply = jax.jit(lambda items, mask: NET.apply(PARAMS, items, mask))
 
 
 def test_each_item_depends_on_its_window_alone():
@@ -46,6 +45,18 @@ def test_each_item_depends_on_its_window_alone():
         changed = apply(ITEMS.at[:, t].add(1.0), MASK)[0]
         differs = np.abs(np.asarray(changed - features)).max((0, 2)) > 1e-6
         np.testing.assert_array_equal(differs, [t <= q <= t + 2 * (S - 1) for q in range(T)])
+
+
+def test_a_window_is_read_like_the_episode_it_was_cut_from():
+    later = jnp.concatenate([jax.random.normal(jax.random.key(3), (2, 9, C)), ITEMS], 1)
+    mask = jnp.ones((2, T + 9, S), bool)
+    whole = NET.apply(PARAMS, later, mask)[0]
+    np.testing.assert_allclose(whole[:, -T:][:, 2 * (S - 1) :], apply(ITEMS, MASK)[0][:, 2 * (S - 1) :], atol=1e-5)
+
+
+def test_order_matters():
+    swapped = ITEMS.at[:, 3].set(ITEMS[:, 4]).at[:, 4].set(ITEMS[:, 3])
+    assert np.abs(apply(swapped, MASK)[0][:, 5] - apply(ITEMS, MASK)[0][:, 5]).max() > 1e-4
 
 
 def test_masked_items_never_matter():
@@ -61,7 +72,7 @@ def test_masked_items_never_matter():
 
 
 def test_dropout_is_for_training_alone():
-    run = lambda train, key: NET.apply(PARAMS, ITEMS, POSITION, MASK, train, rngs={"dropout": key})[0]  # noqa: E731
+    run = lambda train, key: NET.apply(PARAMS, ITEMS, MASK, train, rngs={"dropout": key})[0]  # noqa: E731
     a, b = (run(True, jax.random.key(i)) for i in (0, 1))
     assert np.abs(a - b).max() > 1e-3
     np.testing.assert_allclose(run(False, jax.random.key(0)), apply(ITEMS, MASK)[0], atol=1e-6)
