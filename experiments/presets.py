@@ -140,10 +140,7 @@ def timrl(
     agent = timrl_agent.Config(
         **shared,
         vae=vae,
-        vae_window=base.vae_window,
         recognizer=recognizer,
-        vae_updates=base.vae_updates,
-        pretrain_updates=base.pretrain_updates,
         recognizer_updates=10,
     )
     return agent, data, epochs
