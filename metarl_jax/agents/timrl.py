@@ -122,10 +122,12 @@ def validate(config: Config, spec: EnvSpec) -> None:
 def forced(accuracy: float, num_classes: int, label: Int[Array, "..."], data: jax.Array) -> Float[Array, "... K"]:
     """Logits of a class that is right with a probability, and otherwise any other one.
 
-    Random bits come from `data` [..., d], so that a stored step is judged as it was when it was made.
+    Random bits come from `data` [..., d], so that a stored step is judged as it was when it was made: by Threefry,
+    whose numbers under vmap are those of each key alone.
     """
+    base = jax.random.key(0, impl="threefry2x32")
     bits = jnp.sum(jax.lax.bitcast_convert_type(data, jnp.uint32), -1)  # integers: exact in any order
-    keys = jax.vmap(lambda b: jax.random.fold_in(jax.random.key(0), b))(bits.ravel())
+    keys = jax.vmap(lambda b: jax.random.fold_in(base, b))(bits.ravel())
     uniform = jax.vmap(lambda k: jax.random.uniform(k, (2,)))(keys).reshape(*label.shape, 2)
     other = label + 1 + jnp.floor(uniform[..., 1] * (num_classes - 1)).astype(label.dtype)
     chosen = jnp.where(uniform[..., 0] < accuracy, label, other % num_classes)

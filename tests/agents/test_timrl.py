@@ -117,6 +117,16 @@ def test_forced_accuracy(accuracy):
     assert accuracy not in (0.0, 1.0) or right == accuracy
 
 
+@pytest.mark.parametrize("generator", ["threefry2x32", "rbg"])
+def test_a_stored_step_is_judged_as_it_was(generator):
+    """In a batch of another size and order too, with the generator of the entry points."""
+    label, seen = jnp.arange(60) % 3, jax.random.normal(jax.random.key(0), (60, 2))
+    with jax.default_prng_impl(generator):
+        whole = timrl.forced(0.5, 3, label, seen)
+        part = timrl.forced(0.5, 3, label[::-7], seen[::-7])
+    np.testing.assert_array_equal(part, whole[::-7])
+
+
 def test_the_choice_is_forced_in_acting_and_in_learning_alike():
     config = with_(forced_accuracy=1.0)
     made, state = agent(config), updated(config)[0]
