@@ -21,6 +21,16 @@ class Task(NamedTuple):
     label: Int[Array, ""]
     """Sub-task: index into `EnvSpec.subtasks`. For figures and reports only."""
 
+    def vector(self, num_families: int) -> Float[Array, "... v"]:
+        """The task as a network's input, v = num_families x (1 + p).
+
+        Each family has places of its own: 1 and the spec, or zeros where the task is of another. Specs of different
+        units (25 m, 1 rad) in one place would be scaled together, and a learner could hardly tell the small ones apart.
+        """
+        family = jax.nn.one_hot(self.family, num_families)
+        spec = family[..., :, None] * self.spec[..., None, :]
+        return jnp.concatenate([family, spec.reshape(*family.shape[:-1], -1)], -1)
+
 
 class State(NamedTuple):
     """Everything about one environment between two steps."""

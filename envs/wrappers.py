@@ -214,18 +214,12 @@ def auto_reset(env: Environment) -> Environment:
 
 
 def reveal_task(env: Environment) -> Environment:
-    """Append the task to the observation, for oracles that need not infer it.
-
-    Each family has places of its own: 1 and the spec, or zeros where the task is of another. Specs of different units
-    (25 m, 1 rad) in one place would be scaled together, and a learner could hardly tell the small ones apart.
-    """
+    """Append the task, as `Task.vector`, to the observation, for oracles that need not infer it."""
     num_families = len(env.spec.families)
     extra = num_families * (1 + env.spec.task_size)
 
     def told(obs: jax.Array, task: Task) -> jax.Array:
-        family = jax.nn.one_hot(task.family, num_families)
-        spec = family[:, None] * task.spec
-        return jnp.concatenate([obs, family, spec.ravel()]).astype(obs.dtype)
+        return jnp.concatenate([obs, task.vector(num_families)]).astype(obs.dtype)
 
     def reveal(state: State) -> State:
         return state._replace(obs=told(state.obs, state.task), final_obs=told(state.final_obs, state.task))

@@ -28,6 +28,8 @@ class Config:
     """Standardise the belief for the policy with the statistics of the newest pool (which should be large)."""
     standardize_obs: bool = False
     """Standardise the observation for the policy and the critics with the statistics of all data so far."""
+    privileged_critics: bool = False
+    """Tell the critics the task, which training knows; the policy knows its belief alone."""
     sac_reward_normalization: bool = False
     """SAC learns from the standardised reward."""
     window: int = 64
@@ -111,8 +113,16 @@ def seen(config: Config, scale: Scale, obs: Float[Array, "... obs"]) -> Float[Ar
     return (obs - scale.mean.obs) / scale.std.obs if config.standardize_obs else obs
 
 
+def sac_spec(config: Config, spec: EnvSpec, belief_size: int) -> sac.Spec:
+    """Sizes of what policy and critics see of environments of `spec`."""
+    num_families = len(spec.families)
+    privileged_size = num_families * (1 + spec.task_size) if config.privileged_critics else 0
+    return sac.Spec(spec.obs_size, spec.action_size, belief_size, privileged_size)
+
+
 def pool(
     config: Config,
+    spec: EnvSpec,
     scale: Scale,
     windows: Transition,
     before: Float[Array, "T N b"],
@@ -121,7 +131,7 @@ def pool(
 ) -> sac.Batch:
     """Windows [T, N, ...] with the belief before and after each step, as transitions [P, ...] for SAC.
 
-    Beliefs are not standardised yet. Only the first `own_obs_size` entries of observations are the policy's.
+    Beliefs and tasks are not standardised yet. Only the first `own_obs_size` entries of observations are the policy's.
     """
     reward = windows.reward
     if config.sac_reward_normalization:
@@ -136,9 +146,18 @@ def pool(
         terminated=windows.terminated,
         weight=windows.valid.astype(jnp.float32),
     )
+    if config.privileged_critics:
+        task = windows.task.vector(len(spec.families))
+        # The last step's successor is not in the window: it has the same task, or one that nobody could foresee.
+        batch = batch._replace(privileged=task, next_privileged=jnp.concatenate([task[1:], task[-1:]]))
     if not config.use_trajectory_sample_sac:
         return jax.tree.map(lambda x: x[-1], batch)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+
+
+def _scale(data: Float[Array, "P d"], weight: Float[Array, " P"]) -> Scale:
+    """The standardisation of a pool."""
+    return statistics.scale(statistics.merge(statistics.init(data[0]), data, weight))
 
 
 def train(
@@ -180,9 +199,13 @@ def train(
         pool = make_pool(key_pool)
         scale = state.belief_scale
         if config.standardize_belief:
-            moments = statistics.merge(statistics.init(pool.belief[0]), pool.belief, pool.weight)
-            scale = statistics.scale(moments)
+            scale = _scale(pool.belief, pool.weight)
             pool = pool._replace(belief=scale.apply(pool.belief), next_belief=scale.apply(pool.next_belief))
+        if pool.privileged is not None:
+            task_scale = _scale(pool.privileged, pool.weight)
+            pool = pool._replace(
+                privileged=task_scale.apply(pool.privileged), next_privileged=task_scale.apply(pool.next_privileged)
+            )
         keys = jax.random.split(key_updates, config.updates_per_pool)
         sac_state, metrics = jax.lax.scan(lambda s, k: update(s, (pool, k)), state.sac, keys)
         return State(sac_state, scale), metrics

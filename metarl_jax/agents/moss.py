@@ -96,7 +96,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     # A revealed task is the tail of the observation.
     own_obs_size = spec.obs_size - (belief_size(config, spec) if oracle else 0)
     vae_spec = gmm_vae.Spec(spec.obs_size, spec.action_size)
-    sac_spec = sac.Spec(own_obs_size, spec.action_size, belief_size(config, spec))
+    sac_spec = control.sac_spec(config, spec, belief_size(config, spec))._replace(obs_size=own_obs_size)
 
     def init(key: PRNGKeyArray) -> State:
         key_vae, key_sac = jax.random.split(key)
@@ -194,7 +194,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
             after = belief_forms.vector(config.belief, beliefs.after, key_after)
         if not config.online_inference:
             before = after = jnp.broadcast_to(after[-1:], after.shape)
-        return control.pool(config, state.scale, windows, before, after, own_obs_size)
+        return control.pool(config, spec, state.scale, windows, before, after, own_obs_size)
 
     def update(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
         key_vae, key_sac = jax.random.split(key)

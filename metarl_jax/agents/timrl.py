@@ -144,8 +144,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     k = config.vae.num_components
     vae_spec = gmm_vae.Spec(spec.obs_size, spec.action_size)
     recognizer_spec = recognizer.Spec(spec.obs_size, spec.action_size, k)
-    belief_size = belief_forms.size(config.belief, k, config.vae.latent_size)
-    sac_spec = sac.Spec(spec.obs_size, spec.action_size, belief_size)
+    sac_spec = control.sac_spec(config, spec, belief_forms.size(config.belief, k, config.vae.latent_size))
 
     def init(key: PRNGKeyArray) -> State:
         key_vae, key_recognizer, key_sac = jax.random.split(key, 3)
@@ -257,7 +256,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         logits_before, logits_after = recognise(state, windows)
         before = belief_forms.vector(config.belief, beliefs.before._replace(logits=logits_before), key_before)
         after = belief_forms.vector(config.belief, beliefs.after._replace(logits=logits_after), key_after)
-        return control.pool(config, state.scale, windows, before, after)
+        return control.pool(config, spec, state.scale, windows, before, after)
 
     def update(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
         key_vae, key_recognizer, key_sac = jax.random.split(key, 3)

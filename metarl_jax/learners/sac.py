@@ -59,6 +59,8 @@ class Spec(NamedTuple):
     obs_size: int
     action_size: int
     belief_size: int = 0
+    privileged_size: int = 0
+    """Entries of what the critics alone are told."""
 
 
 class Batch(NamedTuple):
@@ -73,6 +75,10 @@ class Batch(NamedTuple):
     terminated: Bool[Array, " B"]
     weight: Float[Array, " B"]
     """1, or 0 for a transition that must not count."""
+    privileged: Float[Array, "B p"] | None = None
+    """What training knows beyond the belief, such as the task: for the critics alone (asymmetric actor-critic; Pinto
+    et al., 2018)."""
+    next_privileged: Float[Array, "B p"] | None = None
 
 
 class State(NamedTuple):
@@ -102,7 +108,8 @@ def init(key: PRNGKeyArray, config: Config, spec: Spec) -> State:
     key_actor, key_critic = jax.random.split(key)
     obs, belief, action = jnp.zeros(spec.obs_size), jnp.zeros(spec.belief_size), jnp.zeros(spec.action_size)
     actor = _actor(config, spec).init(key_actor, obs, belief)
-    critic = _critic(config).init(key_critic, obs, belief, action)
+    known = jnp.zeros(spec.belief_size + spec.privileged_size)
+    critic = _critic(config).init(key_critic, obs, known, action)
     log_alpha = jnp.log(jnp.asarray(config.alpha, jnp.float32))
     optimizer = adam(config.learning_rate, config.max_grad_norm)
     return State(
@@ -139,8 +146,13 @@ def q_values(
     belief: Float[Array, "... b"],
     action: Float[Array, "... A"],
 ) -> Float[Array, "2 ..."]:
-    """Both critics' values."""
+    """Both critics' values; `belief` holds what they know: the belief, then what is privileged, if anything is."""
     return _critic(config).apply(state.critic, obs, belief, action)
+
+
+def _known(belief: Float[Array, "B b"], privileged: Float[Array, "B p"] | None) -> Float[Array, "B b+p"]:
+    """What the critics know of the task."""
+    return belief if privileged is None else jnp.concatenate([belief, privileged], -1)
 
 
 def train_step(state: State, batch: Batch, key: PRNGKeyArray, config: Config, spec: Spec) -> tuple[State, Metrics]:
@@ -159,14 +171,15 @@ def critic_step(state: State, batch: Batch, key: PRNGKeyArray, config: Config, s
     batch = jax.lax.stop_gradient(batch)
     actor, critic = _actor(config, spec), _critic(config)
     next_action, next_log_prob = tanh_normal_sample(key, *actor.apply(state.actor, batch.next_obs, batch.next_belief))
-    next_q = critic.apply(state.target_critic, batch.next_obs, batch.next_belief, next_action)
+    next_known, known = _known(batch.next_belief, batch.next_privileged), _known(batch.belief, batch.privileged)
+    next_q = critic.apply(state.target_critic, batch.next_obs, next_known, next_action)
     alpha = jnp.exp(state.log_alpha)
     target = losses.soft_target(
         config.reward_scale * batch.reward, batch.terminated, next_q, next_log_prob, alpha, config.discount
     )
 
     def objective(params):
-        q = critic.apply(params, batch.obs, batch.belief, batch.action)
+        q = critic.apply(params, batch.obs, known, batch.action)
         return losses.critic_loss(q, target, batch.weight), jnp.mean(q)
 
     (loss, q_mean), grads = jax.value_and_grad(objective, has_aux=True)(state.critic)
@@ -185,7 +198,7 @@ def policy_step(state: State, batch: Batch, key: PRNGKeyArray, config: Config, s
 
     def objective(params):
         action, log_prob = tanh_normal_sample(key, *actor.apply(params, batch.obs, batch.belief))
-        q = critic.apply(state.critic, batch.obs, batch.belief, action)
+        q = critic.apply(state.critic, batch.obs, _known(batch.belief, batch.privileged), action)
         return losses.actor_loss(q, log_prob, alpha, batch.weight), log_prob
 
     (loss, log_prob), grads = jax.value_and_grad(objective, has_aux=True)(state.actor)

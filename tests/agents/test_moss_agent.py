@@ -6,7 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from metarl_jax.agents import belief_forms, moss
+from metarl_jax.agents import belief_forms, control, moss
+from metarl_jax.data import replay, statistics
 from metarl_jax.data.statistics import Scale
 from metarl_jax.errors import ConfigurationError
 from tests.agents.small_moss import (
@@ -207,3 +208,18 @@ def test_scale_starts_as_the_identity():
     assert isinstance(initial(CONFIG).scale, Scale)
     np.testing.assert_array_equal(initial(CONFIG).belief_scale.std, 1.0)
     np.testing.assert_array_equal(initial(CONFIG).scale.std.obs, 1.0)
+
+
+def test_critics_are_told_the_task_of_the_reward():
+    config = with_(privileged_critics=True)
+    windows = replay.sample_windows(data(), jax.random.key(0), 4, HORIZON)
+    belief = jnp.zeros((HORIZON, 4, 1))
+    scale = statistics.identity(replay.Vectors(*(jnp.zeros(()),) * 4))
+    pool = control.pool(config, SPEC, scale, windows, belief, belief)
+    told = np.asarray(pool.privileged).reshape(HORIZON, 4, -1)
+    np.testing.assert_array_equal(told, windows.task.vector(len(SPEC.families)))
+    np.testing.assert_array_equal(np.asarray(pool.next_privileged).reshape(told.shape)[:-1], told[1:])
+    after, metrics = abstract_update(config)
+    assert metrics["critic_loss"].shape == ()
+    plain = abstract_update(CONFIG)[0]
+    assert avals(after.sac.actor) == avals(plain.sac.actor) and avals(after.sac.critic) != avals(plain.sac.critic)

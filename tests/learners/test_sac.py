@@ -185,6 +185,29 @@ def test_policy_learns_to_act_on_the_belief():
     assert (error[:4] > 0.15).all()  # the other lanes had no reason to
 
 
+def test_privileged_critics_teach_a_policy_that_knows_less():
+    """The reward says which of two tasks it is, and nothing else does: critics that are told tell both tasks' values
+    apart, and the policy, which is not, takes what is best on average."""
+    config, spec = with_(reward_scale=1.0, learning_rate=3e-3), SPEC._replace(privileged_size=1)
+    none = jnp.zeros((NUM, 2)), jnp.zeros((NUM, 3))
+
+    def body(state, key):
+        key_task, key_action, key_train = jax.random.split(key, 3)
+        task = jax.random.bernoulli(key_task, 0.75, (NUM, 1)) * 2.0 - 1.0
+        action = jax.random.uniform(key_action, (NUM, 1), minval=-1.0)
+        reward = (task * action - 0.5 * action**2)[:, 0]  # best on average: 0.5
+        data = sac.Batch(*none, action, reward, *none, jnp.ones(NUM, bool), jnp.ones(NUM), task, task)
+        return sac.train_step(state, data, key_train, config, spec)[0], None
+
+    train = jax.jit(lambda keys: jax.lax.scan(body, sac.init(jax.random.key(0), config, spec), keys)[0])
+    state = train(jax.random.split(jax.random.key(1), 1_500))
+    assert sac.act(state, config, spec, *none, jax.random.key(0), False)[0, 0] == pytest.approx(0.5, abs=0.1)
+    for task, value in ((1.0, 0.48), (-1.0, -1.12)):
+        known = jnp.full((NUM, 4), task).at[:, :3].set(0.0)
+        q = sac.q_values(state, config, spec, none[0], known, jnp.full((NUM, 1), 0.8))
+        np.testing.assert_allclose(q, value, atol=0.15)
+
+
 def test_seeds_differ():
     assert not same(*(jax.tree.map(lambda x: x[i], trained().actor) for i in (4, 5)))  # noqa: B023
 
