@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks.physics import BENCHMARKS as BODIES
 from benchmarks.time_to_return import ROWS, crossing
 
 ROOT = Path(__file__).parent.parent
@@ -74,7 +75,7 @@ def recognition() -> str:
 
 def physics() -> str:
     """Steps per second of every engine."""
-    results = read("physics_cpu")["results"]
+    results = [r for body in BODIES for r in read(f"physics_cpu_{body}")["results"]]
     engines = list(dict.fromkeys(r["engine"] for r in results))
     rows = []
     for key in dict.fromkeys((r["body"], r["variant"], r["batch"]) for r in results):
@@ -89,6 +90,16 @@ def physics() -> str:
     return table(["body", "models", "batch", *engines], rows)
 
 
+def fidelity() -> str:
+    """Returns of one policy per body on both model variants."""
+    rows = []
+    for r in read("fidelity")["rows"]:
+        difference = f"{r['difference']:.2f} [{r['low']:.2f}, {r['high']:.2f}]"
+        returns = [f"{r[name]:.1f}" for name in ("fast", "reference")]
+        rows.append([f"`{r['env']}`", str(r["episodes"]), *returns, difference, f"{r['percent']:.2f}"])
+    return table(["benchmark", "episodes", "fast", "reference", "difference [95 % interval]", "%"], rows)
+
+
 SECTION = """\
 Zero-shot first episode on held-out tasks, deterministic policy, `--preset=fast`, one core of a 2-core machine per
 run. A return counts as reached when the mean of three evaluations in a row is at least as high:
@@ -100,13 +111,16 @@ TIMRL's recogniser on the same tasks, in the first episode; steps are counted fr
 Env steps per second on 2 CPU cores, through the whole environment stack (observation, reward, task, time limit,
 automatic reset), and the ratio to the bare C engine in the same run (`python -m benchmarks.physics`):
 
-{physics}"""
+{physics}
+The same policy on both model variants, from the same initial states (`python -m benchmarks.fidelity`):
+
+{fidelity}"""
 
 
 def rewritten(text: str) -> str:
     """`text` with the tables between its markers replaced."""
     before, rest = text.split(BEGIN)
-    tables = SECTION.format(learning=learning(), recognition=recognition(), physics=physics())
+    tables = SECTION.format(learning=learning(), recognition=recognition(), physics=physics(), fidelity=fidelity())
     return before + BEGIN + tables + END + rest.split(END)[1]
 
 
