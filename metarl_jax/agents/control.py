@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from metarl_jax.data import statistics
 from metarl_jax.data.statistics import Scale
 from metarl_jax.errors import ConfigurationError
-from metarl_jax.learners import gmm_vae, sac
+from metarl_jax.learners import decoding, sac
 from metarl_jax.learners.sac import Config as SACConfig
 from metarl_jax.types import EnvSpec, Metrics, Transition
 
@@ -82,7 +82,7 @@ def validate(config: Config, spec: EnvSpec) -> None:
         )
 
 
-def check_vae(config: gmm_vae.Config) -> None:
+def check_vae(config: decoding.Config) -> None:
     """Raise `ConfigurationError` for a size of the VAE that is out of range."""
     for name in ("num_components", "latent_size", "decode_samples", "batch_size"):
         if getattr(config, name) < 1:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from metarl_jax.data.segments import starts
 from metarl_jax.data.statistics import Scale
-from metarl_jax.learners.gmm_vae import context
+from metarl_jax.learners.decoding import context
 from metarl_jax.learners.optimizers import adam
 from metarl_jax.losses import recognition
 from metarl_jax.networks.recognizer import Recognizer
