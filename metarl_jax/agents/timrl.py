@@ -98,7 +98,7 @@ def validate(config: Config, spec: EnvSpec) -> None:
         raise ConfigurationError(
             f"{num} classes ({', '.join(classes(spec))}) need --vae.num_components >= {num}, got {k}"
         )
-    control.check_vae(config.vae)
+    control.check_vae(config.vae, spec)
     if config.vae.contrastive_weight:
         raise ConfigurationError("TIMRL has no contrastive loss: use --vae.contrastive_weight=0")
     if not 0.0 <= config.recognizer.dropout < 1.0:

@@ -15,6 +15,9 @@ from metarl_jax.losses.elbo import negative_elbo, sample_components
 from metarl_jax.networks.mixture import Mixture, TaskDecoder
 from metarl_jax.types import Metrics, Transition
 
+TARGETS = ("self", "next", "trajectory", "task")
+"""Values of `Config.decode`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:

@@ -15,7 +15,7 @@ from metarl_jax.learners.decoding import Beliefs, Spec, State, context, context_
 from metarl_jax.learners.optimizers import adam
 from metarl_jax.losses.elbo import separated_prior, standard_prior
 from metarl_jax.losses.infonce import infonce
-from metarl_jax.networks.mixture import Mixture, RecurrentMixtureEncoder
+from metarl_jax.networks.mixture import Mixture, RecurrentMixtureEncoder, most_likely
 from metarl_jax.types import Metrics, Transition
 
 KNOWN = 100.0
@@ -138,12 +138,6 @@ def _prior(config: Config, q: Mixture, previous: Mixture, fresh: Bool[Array, "T 
         return jnp.where(fresh.reshape(*fresh.shape, *(1,) * (x.ndim - 2)), default, x)
 
     return jax.tree.map(leaf, Mixture(logits, mean, std), standard)
-
-
-def most_likely(q: Mixture) -> tuple[Float[Array, "... D"], Float[Array, "... D"]]:
-    """Mean and standard deviation of the most likely component."""
-    k = jnp.argmax(q.logits, -1)[..., None, None]
-    return jnp.take_along_axis(q.mean, k, -2)[..., 0, :], jnp.take_along_axis(q.std, k, -2)[..., 0, :]
 
 
 def _contrast(config: Config, windows: Transition, after: Mixture, key: PRNGKeyArray) -> Float[Array, ""]:
