@@ -199,7 +199,8 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         if config.belief == "sample":  # each action draws its own
             q = mixture(state, memory.carry)._replace(logits=memory.logits)
             belief = state.belief_scale.apply(gmm_vae.most_likely(q)[0])
-        return {"belief": belief, "component": jax.nn.softmax(memory.logits)}
+        attention = jnp.mean(memory.recognizer.attention, -2)  # over heads
+        return {"belief": belief, "component": jax.nn.softmax(memory.logits), "attention": attention}
 
     def train_vae(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
         """An epoch's VAE updates; the component that explains a window is given."""
