@@ -160,7 +160,9 @@ def draw(path: Path, evaluation: Evaluation, result: Attention) -> None:
     for change in changes[(changes >= first) & (changes < first + len(shown))]:
         axes[0].axvline(change, color="w", linestyle="--", linewidth=1)
         axes[0].plot([change, change + shown.shape[1]], [0, shown.shape[1]], color="w", linewidth=0.8)
-    axes[0].set(xlabel="control step (dashed: the task changes)", ylabel="steps back", xlim=(first, first + len(shown)))
+    if len(changes):
+        axes[0].set_title("dashed: the task changes; right of the solid line: what follows", fontsize=9)
+    axes[0].set(xlabel="control step", ylabel="steps back", xlim=(first, first + len(shown)))
     if np.isfinite(result.since_change).any():
         axes[1].plot(result.steps, result.since_change, label="recogniser")
         axes[1].plot(result.steps, result.since_change_uniform, color="0.6", linestyle="--", label="uniform attention")
@@ -172,6 +174,7 @@ def draw(path: Path, evaluation: Evaluation, result: Attention) -> None:
     figures.legend(axes[1])
     axes[2].plot(np.arange(GROUPS) + 1, result.by_surprise, marker="o", label="recogniser")
     axes[2].axhline(1.0, color="0.6", linestyle="--", linewidth=1, label="uniform attention")
+    axes[2].ticklabel_format(useOffset=False)
     axes[2].set(
         xlabel="tenth of transitions by |reward change|, last: largest", ylabel="influence, relative to uniform"
     )
