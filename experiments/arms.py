@@ -12,8 +12,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from experiments import rundir
+from metarl_jax.analysis import curves, figures
 from metarl_jax.analysis import evaluation as evaluations
-from metarl_jax.analysis import figures
 from metarl_jax.analysis.statistics import bootstrap_interval, iqm
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training.logging import read_metrics, write_json
@@ -44,7 +44,7 @@ class Config:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each a run of its own, one after another."""
     out: str = "runs/comparisons"
-    """Directory of the runs, the figure and the JSON file. What is there already is not run again."""
+    """Directory of the runs, the figures and the JSON file. What is there already is not run again."""
 
 
 MEASURES = ("test_return", "matched_accuracy")
@@ -139,21 +139,20 @@ def draw(path: Path, title: str, outcomes: Mapping[str, Sequence[Mapping[str, An
 
 
 def compare(comparison: Comparison, config: Config, folder: Path) -> None:
-    """Run what is missing, print a table, write comparison.json and comparison.png.
+    """Run what is missing, print a table, write comparison.json, comparison.png and curves.png.
 
     Raises:
       ConfigurationError: no seeds, or a run failed.
     """
     if not config.seeds:
         raise ConfigurationError("--seeds needs at least one seed")
-    outcomes: dict[str, list[dict[str, Any]]] = {}
-    runs: list[Path] = []
+    runs: dict[str, list[Path]] = {}
     for name, arm in comparison.arms.items():
         plain = "".join(c if c.isalnum() or c == "." else "_" for c in name)
-        runs = [folder / f"{plain}-{seed}" for seed in config.seeds]
-        for seed, run in zip(config.seeds, runs, strict=True):
+        runs[name] = [folder / f"{plain}-{seed}" for seed in config.seeds]
+        for seed, run in zip(config.seeds, runs[name], strict=True):
             train(comparison.env, arm, seed, config.minutes, run)
-        outcomes[name] = [outcome(run) for run in runs]
+    outcomes = {name: [outcome(run) for run in found] for name, found in runs.items()}
     summary = {
         name: {measure: spread([run[measure] for run in found]) for measure in MEASURES}
         for name, found in outcomes.items()
@@ -162,10 +161,15 @@ def compare(comparison: Comparison, config: Config, folder: Path) -> None:
     for name, over in summary.items():
         means = ((found["mean"] if found else None) for found in over.values())
         print(f"{name:28}" + "".join(f"{'-':>10}" if mean is None else f"{mean:10.3f}" for mean in means))
-    about = json.loads((runs[0] / "config.json").read_text())
+    about = json.loads((next(iter(runs.values()))[0] / "config.json").read_text())
     content = {name: about[name] for name in ("versions", "devices", "machine") if name in about}
     content |= {"title": comparison.title, "env": comparison.env, "minutes": config.minutes, "seeds": config.seeds}
     content |= {"flags": {name: arm.flags for name, arm in comparison.arms.items()}}
     write_json(folder / "comparison.json", content | {"summary": summary, "arms": outcomes})
     draw(folder / "comparison.png", comparison.title, outcomes)
-    print(f"{folder / 'comparison.json'}\n{folder / 'comparison.png'}")
+    learning = {
+        name: [curve for run in found for curve in curves.curves(read_metrics(run / "metrics.jsonl"))]
+        for name, found in runs.items()
+    }
+    curves.draw_groups(folder / "curves.png", learning)
+    print("\n".join(str(folder / name) for name in ("comparison.json", "comparison.png", "curves.png")))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from experiments import cli, rundir
+from metarl_jax.analysis import attention as attentions
 from metarl_jax.analysis import curves, latents
 from metarl_jax.analysis import evaluation as evaluations
 from metarl_jax.analysis import recognition as recognitions
@@ -89,7 +90,7 @@ def plot(config: Config) -> int:
 
 
 def draw_single(run: Path, path: Path, method: str, levels: Mapping[str, float]) -> list[Path]:
-    """Curves, beliefs, response and recognition of one run; all but the first stand beside it."""
+    """Curves, beliefs, response, recognition and attention of one run; all but the first stand beside it."""
     environment: dict[str, Any] = rundir.read(run, "--runs")["environment"]
     curves.draw_run(path, evaluated(str(run)), environment["name"], levels)
     drawn = [path]
@@ -105,6 +106,9 @@ def draw_single(run: Path, path: Path, method: str, levels: Mapping[str, float])
     if recognized := recognitions.recognition(evaluation):
         drawn.append(path.with_name(f"recognition{path.suffix}"))
         recognitions.draw(drawn[-1], recognized)
+    if attended := attentions.attention(evaluation):
+        drawn.append(path.with_name(f"attention{path.suffix}"))
+        attentions.draw(drawn[-1], evaluation, attended)
     return drawn
 
 

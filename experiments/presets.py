@@ -1,11 +1,13 @@
-"""Settings of MoSS: the paper's table, and the fastest found here."""
+"""Settings of MoSS and its rivals: the paper's table, and the fastest found here."""
 
 import dataclasses
+from typing import Any
 
+from metarl_jax.agents import cemrl as cemrl_agent
 from metarl_jax.agents import control, moss
 from metarl_jax.agents import timrl as timrl_agent
 from metarl_jax.errors import ConfigurationError
-from metarl_jax.learners import gmm_vae, sac
+from metarl_jax.learners import context_vae, decoding, gmm_vae, sac
 from metarl_jax.learners.recognizer import Config as RecognizerConfig
 from metarl_jax.training import trainer
 
@@ -116,6 +118,16 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
     return agent, data
 
 
+def common(preset: str, env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer.Config, int | None]:
+    """MoSS's settings in a preset, which its rivals start from: agent, data, epochs (None: until the minutes end)."""
+    return paper(env, horizon, stationary) if preset == "paper" else (*fast(env, horizon, stationary), None)
+
+
+def _shared(kind: type, config: Any) -> dict[str, Any]:
+    """The fields of `config` that are those of its base class `kind`."""
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(kind)}
+
+
 def timrl(
     preset: str, env: str, horizon: int, stationary: bool, num_classes: int
 ) -> tuple[timrl_agent.Config, trainer.Config, int | None]:
@@ -124,12 +136,9 @@ def timrl(
     The publication says how often the recogniser is updated, and that the priors are fixed. Beliefs decode
     transitions of the same task segment, in both presets; the rest is MoSS's.
     """
-    epochs: int | None = None
-    if preset == "paper":
-        base, data, epochs = paper(env, horizon, stationary)
-        recognizer = RecognizerConfig()
-    else:
-        base, data = fast(env, horizon, stationary)
+    base, data, epochs = common(preset, env, horizon, stationary)
+    recognizer = RecognizerConfig()
+    if preset == "fast":
         recognizer = RecognizerConfig(model_size=32, feed_forward_size=64, batch_size=max(4, 1_600 // horizon))
     vae = dataclasses.replace(
         base.vae,
@@ -139,14 +148,23 @@ def timrl(
         mutual_information_weight=0.0,
         use_separated_prior=True,
     )
-    shared = {field.name: getattr(base, field.name) for field in dataclasses.fields(control.Config)}
     agent = timrl_agent.Config(
-        **shared,
+        **_shared(control.Config, base),
         vae=vae,
         recognizer=recognizer,
         recognizer_updates=10,
     )
     return agent, data, epochs
+
+
+def cemrl(
+    preset: str, env: str, horizon: int, stationary: bool
+) -> tuple[cemrl_agent.Config, trainer.Config, int | None]:
+    """CEMRL-style inference in MoSS's settings, so that inference alone differs: agent, data, epochs as `common`'s."""
+    base, data, epochs = common(preset, env, horizon, stationary)
+    sizes = (base.vae.hidden_size,) * 2 if base.vae.hidden_size else None
+    vae = context_vae.Config(**_shared(decoding.Config, base.vae), encoder_sizes=sizes)
+    return cemrl_agent.Config(**_shared(control.Config, base), vae=vae, belief=base.belief), data, epochs
 
 
 def check(preset: str) -> None:

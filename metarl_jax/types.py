@@ -118,7 +118,8 @@ class Agent(NamedTuple):
     update: Callable[[Any, Any, PRNGKeyArray], tuple[Any, Metrics]]
     """(state, replay, key) -> one epoch of learning."""
     describe: Callable[[Any, Any], dict[str, jax.Array]]
-    """(state, memory) -> what the memory believes, for reports: `belief` [n, b] and `component` [n, K]."""
+    """(state, memory) -> what the memory believes, for reports: `belief` [n, b] and `component` [n, K]; where
+    attention formed it, also `attention` [n, L, H]: how much each of L layers looked at the last H transitions."""
     component_of: Callable[[Any], jax.Array] | None = None
     """(task) -> the component that stands for a task's class, where that is learnt from labels; None elsewhere."""
 
@@ -137,6 +138,9 @@ class Evaluation(NamedTuple):
     recognized: Float[Array, "K T N r"]
     """1 where the most likely component was the one that stands for the task's class, else 0; NaN after the episode's
     end. r = 0 where components stand for nothing, else 1."""
+    attention: Float[Array, "K T N L H"] | None = None
+    """How much each layer looked at the last H transitions, newest last, to form the belief of each action; zeros
+    where there was none yet. None where agents have no attention."""
 
     @property
     def returns(self) -> jax.Array:

@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from metarl_jax.learners.gmm_vae import most_likely
-from metarl_jax.networks.mixture import Mixture
+from metarl_jax.networks.mixture import Mixture, most_likely
 
 FORMS = ("component", "mixture", "sample")
 """`component`: mean and standard deviation of the most likely component; `mixture`: responsibilities, means and

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from metarl_jax.data import statistics
 from metarl_jax.data.statistics import Scale
 from metarl_jax.errors import ConfigurationError
-from metarl_jax.learners import gmm_vae, sac
+from metarl_jax.learners import decoding, sac
 from metarl_jax.learners.sac import Config as SACConfig
 from metarl_jax.types import EnvSpec, Metrics, Transition
 
@@ -84,8 +84,15 @@ def validate(config: Config, spec: EnvSpec) -> None:
         )
 
 
-def check_vae(config: gmm_vae.Config) -> None:
-    """Raise `ConfigurationError` for a size of the VAE that is out of range."""
+def check_vae(config: decoding.Config, spec: EnvSpec) -> None:
+    """Raise `ConfigurationError` for a setting of the VAE that is out of range, or contradicts the benchmark."""
+    if config.decode not in decoding.TARGETS:
+        raise ConfigurationError(f"unknown decode {config.decode!r}: choose {', '.join(decoding.TARGETS)}")
+    if config.decode == "task" and not spec.stationary:
+        raise ConfigurationError(
+            f"decoding other episodes of the task needs one task per episode, unlike {spec.name}: "
+            "use --vae.decode=trajectory"
+        )
     for name in ("num_components", "latent_size", "decode_samples", "batch_size"):
         if getattr(config, name) < 1:
             raise ConfigurationError(f"vae.{name} must be >= 1, got {getattr(config, name)}")

@@ -68,20 +68,13 @@ def belief_size(config: Config, spec: EnvSpec) -> int:
 def validate(config: Config, spec: EnvSpec) -> None:
     """Raise `ConfigurationError` for settings that contradict each other or the benchmark."""
     control.validate(config, spec)
-    choices = {"decode": (config.vae.decode, ("self", "next", "trajectory", "task"))}
-    choices["belief"] = (config.belief, (*belief_forms.FORMS, "oracle"))
-    for name, (value, known) in choices.items():
-        if value not in known:
-            raise ConfigurationError(f"unknown {name} {value!r}: choose {', '.join(known)}")
-    control.check_vae(config.vae)
+    known = (*belief_forms.FORMS, "oracle")
+    if config.belief not in known:
+        raise ConfigurationError(f"unknown belief {config.belief!r}: choose {', '.join(known)}")
+    control.check_vae(config.vae, spec)
     if config.vae.contrastive_weight and not spec.stationary:
         raise ConfigurationError(
             f"the contrastive loss needs one task per episode, unlike {spec.name}: use --vae.contrastive_weight=0"
-        )
-    if config.vae.decode == "task" and not spec.stationary:
-        raise ConfigurationError(
-            f"decoding other episodes of the task needs one task per episode, unlike {spec.name}: "
-            "use --vae.decode=trajectory"
         )
 
 

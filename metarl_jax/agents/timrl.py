@@ -98,7 +98,7 @@ def validate(config: Config, spec: EnvSpec) -> None:
         raise ConfigurationError(
             f"{num} classes ({', '.join(classes(spec))}) need --vae.num_components >= {num}, got {k}"
         )
-    control.check_vae(config.vae)
+    control.check_vae(config.vae, spec)
     if config.vae.contrastive_weight:
         raise ConfigurationError("TIMRL has no contrastive loss: use --vae.contrastive_weight=0")
     if not 0.0 <= config.recognizer.dropout < 1.0:
@@ -198,7 +198,8 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         if config.belief == "sample":  # each action draws its own
             q = mixture(state, memory.carry)._replace(logits=memory.logits)
             belief = state.belief_scale.apply(gmm_vae.most_likely(q)[0])
-        return {"belief": belief, "component": jax.nn.softmax(memory.logits)}
+        attention = jnp.mean(memory.recognizer.attention, -2)  # over heads
+        return {"belief": belief, "component": jax.nn.softmax(memory.logits), "attention": attention}
 
     def train_vae(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
         """An epoch's VAE updates; the component that explains a window is given."""

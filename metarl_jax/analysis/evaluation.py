@@ -83,7 +83,8 @@ def clusters(components: np.ndarray, family: np.ndarray) -> dict[str, Any]:
 
 def save(path: Path, evaluation: Evaluation, tasks: HeldOutTasks) -> None:
     """Write an evaluation [S, ...] on the host, so that figures can be drawn without the environment."""
-    np.savez_compressed(path, **evaluation._asdict(), **tasks._asdict())
+    arrays = {name: x for name, x in evaluation._asdict().items() if x is not None}
+    np.savez_compressed(path, **arrays, **tasks._asdict())
 
 
 def load(path: Path) -> tuple[Evaluation, HeldOutTasks]:
@@ -91,5 +92,5 @@ def load(path: Path) -> tuple[Evaluation, HeldOutTasks]:
     with np.load(path) as data:
         found = dict(data)
     found.setdefault("recognized", np.zeros((*found["rewards"].shape, 0)))  # older runs had no classes
-    fields = ([found[name] for name in kind._fields] for kind in (Evaluation, HeldOutTasks))
-    return Evaluation(*next(fields)), HeldOutTasks(*next(fields))
+    arrays = ({name: found[name] for name in kind._fields if name in found} for kind in (Evaluation, HeldOutTasks))
+    return Evaluation(**next(arrays)), HeldOutTasks(**next(arrays))

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from metarl_jax.data.segments import starts
 from metarl_jax.data.statistics import Scale
-from metarl_jax.learners.gmm_vae import context
+from metarl_jax.learners.decoding import context
 from metarl_jax.learners.optimizers import adam
 from metarl_jax.losses import recognition
 from metarl_jax.networks.recognizer import Recognizer
@@ -71,6 +71,8 @@ class Memory(NamedTuple):
     """Which places hold a valid item."""
     logits: Float[Array, "n K"]
     """Of the class; zeros, which is uniform, before the first item."""
+    attention: Float[Array, "n L A H"]
+    """How much each layer of the newest item looked at the last H; zeros before the first item."""
 
 
 class Recognition(NamedTuple):
@@ -108,6 +110,7 @@ def begin(config: Config, spec: Spec, n: int) -> Memory:
         values=jnp.zeros(shape),
         present=jnp.zeros((n, config.context), bool),
         logits=jnp.zeros((n, spec.num_classes)),
+        attention=jnp.zeros((n, config.num_layers, config.num_heads, config.context)),
     )
 
 
@@ -115,10 +118,10 @@ def step(params: Any, config: Config, spec: Spec, scale: Scale, memory: Memory, 
     """The memories after one more transition [n]; an invalid one tells nothing and is never looked at."""
     valid = transition.valid[:, None]
     present = jnp.concatenate([memory.present[:, 1:], valid], 1)
-    keys, values, logits = _network(config, spec).apply(
+    keys, values, attention, logits = _network(config, spec).apply(
         params, memory.keys, memory.values, present, context(scale, transition), method="step"
     )
-    return Memory(keys, values, present, jnp.where(valid, logits, memory.logits))
+    return Memory(keys, values, present, jnp.where(valid, logits, memory.logits), attention)
 
 
 def infer(

@@ -1,4 +1,4 @@
-"""A recurrent encoder whose output is a Gaussian mixture, and the decoders that give it meaning."""
+"""Encoders whose output is a Gaussian mixture, and the decoders that give it meaning."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,6 +20,52 @@ class Mixture(NamedTuple):
     logits: Float[Array, "... K"]
     mean: Float[Array, "... K D"]
     std: Float[Array, "... K D"]
+
+
+def most_likely(q: Mixture) -> tuple[Float[Array, "... D"], Float[Array, "... D"]]:
+    """Mean and standard deviation of the most likely component."""
+    k = jnp.argmax(q.logits, -1)[..., None, None]
+    return jnp.take_along_axis(q.mean, k, -2)[..., 0, :], jnp.take_along_axis(q.std, k, -2)[..., 0, :]
+
+
+class Evidence(NamedTuple):
+    """Natural parameters of a mixture, component by component: those of a product of mixtures are their sum."""
+
+    logits: Float[Array, "... K"]
+    precision: Float[Array, "... K D"]
+    """1 / std^2."""
+    pull: Float[Array, "... K D"]
+    """mean / std^2."""
+
+    @classmethod
+    def of(cls, q: Mixture) -> "Evidence":
+        """What a mixture alone says."""
+        precision = 1.0 / jnp.square(q.std)
+        return cls(q.logits, precision, precision * q.mean)
+
+    def mixture(self) -> Mixture:
+        """Components N(sum mu_n / s_n^2 / sum 1 / s_n^2, 1 / sum 1 / s_n^2) (PEARL), probabilities prod_n q_n(y)."""
+        return Mixture(self.logits, self.pull / self.precision, self.precision**-0.5)
+
+
+def _split(head: Float[Array, "... h"], k: int, d: int) -> Mixture:
+    """A head's K (1 + 2 D) outputs as a mixture."""
+    logits, mean, std = jnp.split(head, (k, k + k * d), axis=-1)
+    shape = (*head.shape[:-1], k, d)
+    return Mixture(logits, mean.reshape(shape), nn.softplus(std).reshape(shape) + MIN_STD)
+
+
+class TransitionMixtureEncoder(nn.Module):
+    """A context item to what it alone says of the task (CEMRL)."""
+
+    sizes: Sequence[int]
+    num_components: int
+    latent_size: int
+
+    @nn.compact
+    def __call__(self, context: Float[Array, "... C"]) -> Mixture:
+        k, d = self.num_components, self.latent_size
+        return _split(MLP((*self.sizes, k * (1 + 2 * d)))(context), k, d)
 
 
 class RecurrentMixtureEncoder(nn.Module):
@@ -49,10 +95,7 @@ class RecurrentMixtureEncoder(nn.Module):
 
     def mixture(self, carry: Float[Array, "... H"]) -> Mixture:
         """What a memory believes."""
-        k, d = self.num_components, self.latent_size
-        logits, mean, std = jnp.split(self.head(self.trunk(carry)), (k, k + k * d), axis=-1)
-        shape = (*carry.shape[:-1], k, d)
-        return Mixture(logits, mean.reshape(shape), nn.softplus(std).reshape(shape) + MIN_STD)
+        return _split(self.head(self.trunk(carry)), self.num_components, self.latent_size)
 
 
 class TaskDecoder(nn.Module):

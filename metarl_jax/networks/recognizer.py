@@ -37,7 +37,7 @@ class Recognizer(nn.Module):
         values: jax.Array,
         mask: Bool[Array, "n S"],
         item: Float[Array, "n C"],
-    ) -> tuple[jax.Array, jax.Array, Float[Array, "n K"]]:
+    ) -> tuple[jax.Array, jax.Array, Float[Array, "n L A S"], Float[Array, "n K"]]:
         """See `Transformer.step`; logits in place of the feature."""
-        keys, values, feature = self.transformer.step(keys, values, mask, item)
-        return keys, values, self.head(feature)
+        keys, values, weights, feature = self.transformer.step(keys, values, mask, item)
+        return keys, values, weights, self.head(feature)

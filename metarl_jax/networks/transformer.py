@@ -111,16 +111,17 @@ class Transformer(nn.Module):
         values: Float[Array, "n L S A d"],
         mask: Bool[Array, "n S"],
         item: Float[Array, "n C"],
-    ) -> tuple[Float[Array, "n L S A d"], Float[Array, "n L S A d"], Float[Array, "n M"]]:
-        """One more item: keys and values of the last S items of each of L blocks, newest last, and its feature.
+    ) -> tuple[Float[Array, "n L S A d"], Float[Array, "n L S A d"], Float[Array, "n L A S"], Float[Array, "n M"]]:
+        """One more item: keys and values of the last S items of each of L blocks, newest last, its weights and feature.
 
         `mask` says which of these S places the new item, itself in the last, may look at.
         """
-        x = nn.relu(self.embed(item))
+        x, maps = nn.relu(self.embed(item)), []
         for layer, block in enumerate(self.blocks):
             query, key, value = block.project(x)
             keys = keys.at[:, layer].set(jnp.concatenate([keys[:, layer, 1:], key[:, None]], 1))
             values = values.at[:, layer].set(jnp.concatenate([values[:, layer, 1:], value[:, None]], 1))
-            attended, _ = attend(query[:, None], block.located(keys[:, layer]), values[:, layer], mask[:, None])
+            attended, weights = attend(query[:, None], block.located(keys[:, layer]), values[:, layer], mask[:, None])
             x = block.complete(x, attended[:, 0], False)
-        return keys, values, self.norm(x)
+            maps.append(weights[:, :, 0])
+        return keys, values, jnp.stack(maps, 1), self.norm(x)

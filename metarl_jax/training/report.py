@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from metarl_jax.analysis import attention as attentions
 from metarl_jax.analysis import curves, latents
 from metarl_jax.analysis import evaluation as evaluations
 from metarl_jax.analysis import recognition as recognitions
@@ -30,7 +31,7 @@ FINAL = (
 )
 """What the summary repeats of the last records, besides `test_return`."""
 
-CURVES = ("response", "recognition")
+CURVES = ("response", "recognition", "attention")
 """Entries of the summary that are drawn rather than printed."""
 
 
@@ -80,7 +81,9 @@ def write(
     summary = summarise(records, status)
     response = responses.response(last[0]) if last and not spec.stationary else None
     recognition = recognitions.recognition(last[0]) if last else None
-    summary |= {name: x._asdict() for name, x in zip(CURVES, (response, recognition), strict=True) if x}
+    attention = attentions.attention(last[0]) if last else None
+    drawn = (response, recognition, attention)
+    summary |= {name: x._asdict() for name, x in zip(CURVES, drawn, strict=True) if x}
     write_json(run_dir / "summary.json", summary)
     curves.draw_run(run_dir / "curves.png", records, spec.name)
     if last:
@@ -92,4 +95,6 @@ def write(
         responses.draw(run_dir / "response.png", response)
     if recognition:
         recognitions.draw(run_dir / "recognition.png", recognition)
+    if last and attention:
+        attentions.draw(run_dir / "attention.png", last[0], attention)
     return summary

@@ -111,6 +111,7 @@ def evaluate(env: Environment, agent: Agent, agent_state: Any, key: PRNGKeyArray
             components=components,
             task_changed=rollout.task_changed,
             recognized=recognized,
+            attention=rollout.description.get("attention"),
         )
 
     blank = agent.begin(agent_state, tasks.family.shape[0])

@@ -1,12 +1,14 @@
-"""MoSS on environments whose answer is known by hand."""
+"""MoSS and CEMRL on environments whose answer is known by hand."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metarl_jax.agents import moss
-from metarl_jax.learners import gmm_vae, sac
+from metarl_jax.agents import cemrl, control, moss
+from metarl_jax.learners import context_vae, decoding, gmm_vae, sac
 from metarl_jax.training import trainer
 from metarl_jax.types import Evaluation
 from tests import probes
@@ -49,9 +51,18 @@ CONFIG = moss.Config(
 )
 
 
-def _train(env: probes.Probe, epochs: int):
+def _cemrl(context: int) -> cemrl.Config:
+    """The same loop with a belief from the last `context` transitions."""
+    shared, vae = (
+        {field.name: getattr(config, field.name) for field in dataclasses.fields(kind)}
+        for kind, config in ((control.Config, CONFIG), (decoding.Config, CONFIG.vae))
+    )
+    return cemrl.Config(**shared, vae=context_vae.Config(**vae, context=context, encoder_sizes=(16,)))
+
+
+def _train(env: probes.Probe, epochs: int, config: moss.Config | cemrl.Config = CONFIG):
     """The trained state for one seed, and an evaluation."""
-    agent = moss.make(CONFIG, env.spec)
+    agent = moss.make(config, env.spec) if isinstance(config, moss.Config) else cemrl.make(config, env.spec)
     run = trainer.make(env, agent, trainer.Config(num_envs=16, replay_rows=512, initial_episodes=16))
     epoch = jax.jit(run.epoch, donate_argnums=0)
     state = jax.jit(run.init)(jax.random.key(0, impl="rbg"))
@@ -100,3 +111,14 @@ def test_a_hidden_task_is_inferred_from_one_transition(name):
     blind = {0} if name == "context" else {0, probes.HORIZON // 2}  # nothing can be known at these steps
     seeing = [t for t in range(probes.HORIZON) if t not in blind]
     assert rewards[seeing].min() > 0.8, rewards
+
+
+@pytest.mark.parametrize(
+    ("name", "context"), [("context", probes.HORIZON), pytest.param("changing", 1, marks=pytest.mark.slow)]
+)
+def test_recent_transitions_vote_for_the_task(name, context):
+    """All of an episode's where the task stays; of two tasks, as many votes would count, so the last one alone."""
+    *_, evaluation = _train(probes.ALL[name](), 40, _cemrl(context))
+    rewards = np.asarray(evaluation.rewards)[0, 0]
+    blind = {0} if name == "context" else {0, probes.HORIZON // 2}
+    assert rewards[[t for t in range(probes.HORIZON) if t not in blind]].min() > 0.8, rewards

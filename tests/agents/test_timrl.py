@@ -81,6 +81,7 @@ def test_the_recognised_class_picks_the_component():
     np.testing.assert_allclose(memory.belief, (raw - state.belief_scale.mean) / state.belief_scale.std, atol=1e-4)
     described = made.describe(state, memory)
     np.testing.assert_array_equal(described["component"].argmax(-1), chosen)
+    np.testing.assert_allclose(described["attention"][:, 0], whole.attention[0][:, -1].mean(1), atol=1e-5)
 
 
 def test_labels_choose_what_the_vae_explains():

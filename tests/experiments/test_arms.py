@@ -3,16 +3,17 @@ import json
 import numpy as np
 import pytest
 
-from experiments import ablations, arms, cli, moss, sweep, timrl, timrl_questions
+from experiments import ablations, arms, cemrl, cli, compare, moss, sweep, timrl, timrl_questions
 from metarl_jax.analysis import evaluation as evaluations
 from metarl_jax.analysis.evaluation import HeldOutTasks
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.types import Evaluation
 
-MODULES = {"moss": moss, "timrl": timrl}
+MODULES = {"moss": moss, "timrl": timrl, "cemrl": cemrl}
 COMPARISONS = {
     **timrl_questions.QUESTIONS,
     **{f"ablations of {env}": ablations.comparison(env) for env in ("cheetah_vel_ood", "cheetah_multitask")},
+    "algorithms": compare.comparison("cheetah_dir_nonstat", ("moss", "timrl", "cemrl")),
     **{f"sweep of {name}": sweep.comparison("cheetah_vel", name) for name in sweep.SETTINGS},
 }
 
@@ -67,7 +68,7 @@ def test_an_answer_from_finished_runs(tmp_path, monkeypatch, capsys):
     assert answer["summary"]["MoSS"]["test_return"]["mean"] == -110.0 and answer["seeds"] == [0, 2]
     assert list(answer["arms"]) == names and answer["arms"]["MoSS"][0]["commit"] == "abc"
     assert answer["arms"]["TIMRL"][1]["matched_accuracy"] == 1.0
-    assert (folder / "comparison.png").stat().st_size > 1000
+    assert all((folder / name).stat().st_size > 1000 for name in ("comparison.png", "curves.png"))
     assert "What happens in a class" in capsys.readouterr().out
 
 
@@ -107,6 +108,9 @@ def trained_for(tmp_path, monkeypatch):
         (timrl_questions.main, ["--question=why"], "choose labels, components"),
         (timrl_questions.main, ["--seeds"], "at least one"),
         (sweep.main, ["--settings", "luck"], "choose updates, batch"),
+        (compare.main, ["--algorithms", "moss", "pearl"], "unknown algorithm 'pearl': choose moss, timrl, cemrl"),
+        (compare.main, ["--algorithms"], "at least one algorithm"),
+        (compare.main, ["--env=cheetah_vel"], "cheetah_vel has one class of tasks"),
         (ablations.main, ["--env=cheetah_velo"], "did you mean cheetah_vel"),
     ],
 )

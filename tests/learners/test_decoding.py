@@ -5,7 +5,7 @@ import pytest
 
 from metarl_jax.data.replay import Vectors
 from metarl_jax.data.segments import segments
-from metarl_jax.learners import gmm_vae
+from metarl_jax.learners import decoding, gmm_vae
 from tests.helpers import quick_compilation, transitions
 from tests.learners.small_vae import (
     CONFIG,
@@ -47,13 +47,13 @@ def errors_by_hand(decoder, q, windows, partner):
     state, reward = 0.0, 0.0
     probs = softmax(np.asarray(q.logits))
     for k in range(K):
-        next_obs, predicted = gmm_vae._decoder(CONFIG, SPEC).apply(decoder, target.obs, target.action, q.mean[:, :, k])
+        next_obs, predicted = decoding.decoder(CONFIG, SPEC).apply(decoder, target.obs, target.action, q.mean[:, :, k])
         state += probs[..., k] * np.mean(np.square(next_obs - target.next_obs), -1)
         reward += probs[..., k] * np.square(predicted - target.reward)
     return np.asarray(state), np.asarray(reward)
 
 
-def decoding(decode):
+def that_decodes(decode):
     return with_(decode="trajectory", decode_samples=400) if decode == "trajectory" else with_(decode=decode)
 
 
@@ -64,7 +64,7 @@ def test_which_transition_a_belief_decodes():
     segment = np.asarray(segments(windows))
     results = {}
     for decode in ("self", "next", "trajectory"):
-        _, results[decode] = loss((encoder, decoder), windows, jax.random.key(0), decoding(decode))
+        _, results[decode] = loss((encoder, decoder), windows, jax.random.key(0), that_decodes(decode))
 
     expected = {
         "self": errors_by_hand(decoder, after, windows, now),
@@ -90,7 +90,7 @@ def test_which_transition_a_belief_decodes():
 def test_a_strictly_predictive_belief_has_not_seen_its_target(decode):
     """Where every step is an episode, a transition reaches its own belief only if that belief has seen it."""
     single = WINDOWS._replace(last=jnp.ones_like(WINDOWS.last))
-    _, (encoder, decoder) = gradients(params(), single, jax.random.key(0), decoding(decode))
+    _, (encoder, decoder) = gradients(params(), single, jax.random.key(0), that_decodes(decode))
     seen = np.abs(encoder["params"]["gru"]["inputs"]["kernel"]).max()
     assert (seen > 0) == (decode == "self")
     assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(decoder))
@@ -102,7 +102,7 @@ def test_half_of_the_targets_are_siblings_where_there_are_any():
     siblings = transitions(9, LENGTH, NUM)
     valid = siblings.valid.at[:, 2].set(False)  # lane 2 has none
     siblings = siblings._replace(valid=valid, reward=siblings.reward + 6.0)
-    own = decoding("trajectory")
+    own = that_decodes("trajectory")
     (_, alone), (_, both) = (
         gmm_vae.loss((encoder, decoder), c, SPEC, SCALE, WINDOWS, jax.random.key(0), s)
         for c, s in ((own, None), (config, siblings))

@@ -42,6 +42,7 @@ def test_step_by_step_equals_whole_windows():
         transition = jax.tree.map(lambda x, t=t: x[t], WINDOWS)
         memory = step(memory, transition)
         np.testing.assert_allclose(memory.logits, whole.after[t], atol=1e-5)
+        np.testing.assert_allclose(memory.attention, np.stack(whole.attention, 1)[:, :, t], atol=1e-5)
         last = transition.last
         memory = jax.tree.map(lambda x, y, z=last: jnp.where(z.reshape(-1, *[1] * (x.ndim - 1)), x, y), blank, memory)
     assert np.abs(whole.after[0, 0] - whole.after[1, 0]).max() > 1e-3

@@ -1,0 +1,52 @@
+"""Train CEMRL: python -m experiments.cemrl --env=cheetah_dir_nonstat [--preset=fast|paper] [--minutes=10] [--help]."""
+
+import dataclasses
+import sys
+from typing import Annotated
+
+import jax
+
+from experiments import cli, presets, setup
+from metarl_jax.agents import cemrl
+from metarl_jax.training.loop import Experiment, RunConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(setup.Config):
+    """CEMRL: every recent transition votes for the task, whatever their order, and SAC acts on the product."""
+
+    env: str = "cheetah_dir_nonstat"
+    """Benchmark; an unknown name lists them all."""
+    agent: Annotated[cemrl.Config, setup.Flat] = dataclasses.field(default_factory=cemrl.Config)
+
+
+def presets_for(preset: str, env: str, options: tuple[str, ...] = ()) -> Config:
+    """The configuration that flags override.
+
+    Raises:
+      ConfigurationError: unknown preset or environment.
+    """
+    spec = setup.spec_of(preset, env, options)
+    agent, data, epochs = presets.cemrl(preset, env, spec.horizon, spec.stationary)
+    run = RunConfig(minutes=10.0, eval_every=5) if epochs is None else RunConfig(epochs=epochs, eval_every=10)
+    return Config(env=env, preset=preset, env_options=options, agent=agent, data=data, run=run)
+
+
+def build(config: Config, episodes: int | None = None) -> Experiment:
+    """What to train; `episodes` in a row per evaluation, None for the configuration's."""
+    env = setup.make_env(config)
+    agent = cemrl.make(config.agent, env.spec)
+    state = jax.eval_shape(agent.init, jax.random.key(0))
+    networks = {"encoder": state.vae.encoder, "decoder": state.vae.decoder}
+    networks |= {"policy": state.sac.actor, "critics": state.sac.critic}
+    vae = config.agent.vae
+    description = {
+        "belief": f"{vae.num_components} Gaussians of {vae.latent_size} dimensions, from {vae.context} transitions",
+        "networks": setup.counts(networks),
+        "per epoch": f"{config.agent.vae_updates} VAE and {config.agent.sac_updates} SAC updates",
+    }
+    return setup.experiment(config, env, agent, episodes, description)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(sys.modules[__name__]))

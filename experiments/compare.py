@@ -1,0 +1,54 @@
+"""Algorithms on one benchmark, with the same loop and budget: python -m experiments.compare --algorithms moss timrl."""
+
+import dataclasses
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments import arms, cli
+from experiments.arms import Arm, Comparison
+from metarl_jax.errors import ConfigurationError
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(arms.Config):
+    """Algorithms side by side, over seeds."""
+
+    env: str = "cheetah_dir_nonstat"
+    """Benchmark."""
+    algorithms: tuple[str, ...] = ("moss", "timrl", "cemrl")
+    """Which; each in its preset `fast`."""
+
+
+def comparison(env: str, algorithms: Sequence[str]) -> Comparison:
+    """Algorithms that differ in how they infer the task.
+
+    Raises:
+      ConfigurationError: an unknown algorithm, or none.
+    """
+    if not algorithms:
+        raise ConfigurationError("--algorithms needs at least one algorithm")
+    if unknown := [name for name in algorithms if name not in cli.ALGORITHMS]:
+        raise ConfigurationError(f"unknown algorithm {unknown[0]!r}: choose {', '.join(cli.ALGORITHMS)}")
+    return Comparison("Algorithms on the same loop and budget", env, {name: Arm(name) for name in algorithms})
+
+
+def compare(config: Config) -> int:
+    """Run what is missing, then write the figures and the JSON file."""
+    chosen = comparison(config.env, config.algorithms)
+    for arm in chosen.arms.values():  # an algorithm that the benchmark does not suit is refused before any has run
+        module: Any = importlib.import_module(cli.ALGORITHMS[arm.algorithm])
+        module.build(cli.configure(module, [f"--env={config.env}", *arm.flags]))
+    arms.compare(chosen, config, Path(config.out) / f"algorithms_{config.env}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Compare as the command line says; returns the exit code."""
+    return cli.guarded(lambda: compare(cli.parse(Config, list(sys.argv[1:] if argv is None else argv))))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""CEMRL-style inference on MoSS's loop: every recent transition votes for the task, whatever their order; SAC acts."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from metarl_jax.agents import belief_forms, control
+from metarl_jax.data import statistics
+from metarl_jax.data.replay import Replay, Vectors, sample_siblings, sample_windows
+from metarl_jax.data.statistics import Scale
+from metarl_jax.errors import ConfigurationError
+from metarl_jax.learners import context_vae, sac
+from metarl_jax.learners.context_vae import Config as VAEConfig
+from metarl_jax.networks.mixture import Mixture, most_likely
+from metarl_jax.types import Agent, EnvSpec, Metrics, Transition
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(control.Config):
+    """How the two learners share an epoch."""
+
+    vae: VAEConfig = dataclasses.field(default_factory=VAEConfig)
+    belief: str = "component"
+    """What the policy sees. `component`: mean and standard deviation of the most likely component; `mixture`:
+    responsibilities, means and standard deviations of all; `sample`: a posterior sample."""
+
+
+class State(NamedTuple):
+    """What CEMRL learns."""
+
+    vae: context_vae.State
+    sac: sac.State
+    scale: Scale
+    """Of observations, actions and rewards, for encoder and decoder."""
+    belief_scale: Scale
+    num_epochs: Int[Array, ""]
+
+
+class Memory(NamedTuple):
+    """What one agent remembers of its task: leading axis n."""
+
+    recent: context_vae.Memory
+    belief: Float[Array, "n b"]
+    """Standardised, as the policy sees it."""
+
+
+def validate(config: Config, spec: EnvSpec) -> None:
+    """Raise `ConfigurationError` for settings that contradict each other or the benchmark."""
+    control.validate(config, spec)
+    control.check_vae(config.vae, spec)
+    if config.belief not in belief_forms.FORMS:
+        raise ConfigurationError(f"unknown belief {config.belief!r}: choose {', '.join(belief_forms.FORMS)}")
+    if config.vae.context < 1:
+        raise ConfigurationError(f"vae.context must be >= 1, got {config.vae.context}")
+
+
+def make(config: Config, spec: EnvSpec) -> Agent:
+    """CEMRL for environments of `spec`, as pure functions.
+
+    Raises:
+      ConfigurationError: see `validate`.
+    """
+    validate(config, spec)
+    vae_spec = context_vae.Spec(spec.obs_size, spec.action_size)
+    belief_size = belief_forms.size(config.belief, config.vae.num_components, config.vae.latent_size)
+    sac_spec = control.sac_spec(config, spec, belief_size)
+
+    def init(key: PRNGKeyArray) -> State:
+        key_vae, key_sac = jax.random.split(key)
+        obs, action = jnp.zeros(spec.obs_size), jnp.zeros(spec.action_size)
+        return State(
+            vae=context_vae.init(key_vae, config.vae, vae_spec),
+            sac=sac.init(key_sac, config.sac, sac_spec),
+            scale=statistics.identity(Vectors(obs, action, jnp.zeros(()), jnp.copy(obs))),
+            belief_scale=statistics.identity(jnp.zeros(belief_size)),
+            num_epochs=jnp.zeros((), jnp.int32),
+        )
+
+    def read(state: State, q: Mixture, key: PRNGKeyArray) -> Float[Array, "... b"]:
+        return state.belief_scale.apply(belief_forms.vector(config.belief, q, key))
+
+    def begin(state: State, n: int) -> Memory:
+        recent = context_vae.begin(config.vae, n)
+        return Memory(recent, read(state, context_vae.mixture(recent), jax.random.key(0)))
+
+    def act(state: State, obs: jax.Array, memory: Memory, key: PRNGKeyArray, explore: bool) -> jax.Array:
+        belief = memory.belief
+        if config.belief == "sample":
+            key, key_belief = jax.random.split(key)
+            belief = read(state, context_vae.mixture(memory.recent), key_belief)
+        obs = control.seen(config, state.scale, obs)
+        return sac.act(state.sac, config.sac, sac_spec, obs, belief, key, explore)
+
+    def observe(state: State, memory: Memory, transition: Transition) -> Memory:
+        recent = context_vae.step(state.vae.encoder, config.vae, vae_spec, state.scale, memory.recent, transition)
+        return Memory(recent, read(state, context_vae.mixture(recent), jax.random.key(0)))
+
+    def describe(state: State, memory: Memory) -> dict[str, jax.Array]:
+        q = context_vae.mixture(memory.recent)
+        belief = memory.belief
+        if config.belief == "sample":  # each action draws its own
+            belief = state.belief_scale.apply(most_likely(q)[0])
+        return {"belief": belief, "component": jax.nn.softmax(q.logits)}
+
+    def train_vae(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
+        """An epoch's VAE updates on fresh windows."""
+        scale = statistics.scale(replay.moments)
+
+        def update(vae: context_vae.State, key: PRNGKeyArray):
+            key_sample, key_sibling, key_train = jax.random.split(key, 3)
+            windows = sample_windows(replay, key_sample, config.vae.batch_size, config.vae_window or config.window)
+            siblings = sample_siblings(replay, key_sibling, windows) if config.vae.decode == "task" else None
+            return context_vae.train_step(vae, windows, key_train, config.vae, vae_spec, scale, siblings)
+
+        vae, metrics = control.repeat(update, state.vae, control.num_vae_updates(config, state.num_epochs), key)
+        return state._replace(vae=vae, scale=scale), metrics
+
+    def make_pool(state: State, replay: Replay, key: PRNGKeyArray) -> sac.Batch:
+        key_sample, key_before, key_after = jax.random.split(key, 3)
+        last_only = not config.use_trajectory_sample_sac
+        windows = sample_windows(replay, key_sample, config.pool_windows, config.window, any_last_step=last_only)
+        beliefs = context_vae.infer(state.vae.encoder, config.vae, vae_spec, state.scale, windows)
+        before = belief_forms.vector(config.belief, beliefs.before, key_before)
+        after = belief_forms.vector(config.belief, beliefs.after, key_after)
+        return control.pool(config, spec, state.scale, windows, before, after)
+
+    def update(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
+        key_vae, key_sac = jax.random.split(key)
+        state, vae_metrics = train_vae(state, replay, key_vae)
+        learnt = control.State(state.sac, state.belief_scale)
+        learnt, sac_metrics = control.train(config, sac_spec, learnt, lambda k: make_pool(state, replay, k), key_sac)
+        updates = control.num_vae_updates(config, state.num_epochs) + config.sac_updates
+        state = state._replace(sac=learnt.sac, belief_scale=learnt.belief_scale, num_epochs=state.num_epochs + 1)
+        return state, vae_metrics | sac_metrics | {"updates": updates}
+
+    return Agent(init, begin, act, observe, update, describe)

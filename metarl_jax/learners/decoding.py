@@ -1,0 +1,195 @@
+"""What a mixture belief is worth: the transitions it can predict. Learners that infer a task by an ELBO share it."""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+
+from metarl_jax.data.replay import Vectors, vectors
+from metarl_jax.data.segments import partners, segments, starts
+from metarl_jax.data.statistics import Scale
+from metarl_jax.distributions import categorical_entropy
+from metarl_jax.losses.elbo import negative_elbo, sample_components
+from metarl_jax.networks.mixture import Mixture, TaskDecoder
+from metarl_jax.types import Metrics, Transition
+
+TARGETS = ("self", "next", "trajectory", "task")
+"""Values of `Config.decode`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A mixture belief that decodes transitions."""
+
+    num_components: int = 1
+    """K: Gaussians in the mixture."""
+    latent_size: int = 5
+    """d: latent dimensions of each component."""
+    state_decoder_sizes: tuple[int, ...] | None = None
+    """Hidden layers of the state decoder; None: two of 5 x (obs + action + d) units."""
+    reward_decoder_sizes: tuple[int, ...] | None = None
+    """Hidden layers of the reward decoder; None: three of 5 x (obs + action + d) units."""
+    decode: str = "next"
+    """Which transition the belief at a step decodes. `self`: the one it has just seen (the reference's code);
+    `next`: the one that follows, strictly predictive (the paper's words); `trajectory`: random ones of the same
+    task segment (VariBAD's way); `task`: half of them random ones of a stored episode of the same task."""
+    decode_samples: int = 1
+    """Transitions decoded per step when `decode` is `trajectory` or `task`."""
+    learning_rate: float = 3e-4
+    """Adam's step size."""
+    max_grad_norm: float | None = 1.0
+    """Clip the gradient at this global norm; None: do not clip."""
+    batch_size: int = 256
+    """Windows per update."""
+    kl_z_weight: float = 1e-3
+    """alpha: weight of KL(q(z|y) || prior)."""
+    kl_y_weight: float = 1e-3
+    """beta: weight of KL(q(y) || prior)."""
+    mutual_information_weight: float = 0.0
+    """Weight of -I(y; history) = E[H(q(y))] - H(E[q(y)]): sharp components that are all in use. 0: the paper's."""
+    state_weight: float = 1.0
+    """Weight of the next-state error (mean over its standardised dimensions)."""
+    reward_weight: float = 1.0
+    """Weight of the standardised reward's error."""
+
+
+class Spec(NamedTuple):
+    """Sizes of the vectors."""
+
+    obs_size: int
+    action_size: int
+
+
+class State(NamedTuple):
+    """Parameters and optimiser state."""
+
+    encoder: Any
+    decoder: Any
+    opt: Any
+
+
+class Beliefs(NamedTuple):
+    """What was believed around each step of a window."""
+
+    before: Mixture
+    """[T, N, ...] given the history before each transition."""
+    after: Mixture
+    """[T, N, ...] given the history up to and including it."""
+
+
+def context(scale: Scale, transition: Transition) -> Float[Array, "... C"]:
+    """A transition as an encoder's input: standardised [s, a, r, s']."""
+    x: Vectors = scale.apply(vectors(transition))
+    return jnp.concatenate([x.obs, x.action, x.reward[..., None], x.next_obs], -1)
+
+
+def context_size(spec: Spec) -> int:
+    """C: length of a context item."""
+    return 2 * spec.obs_size + spec.action_size + 1
+
+
+def beliefs(after: Mixture, blank: Mixture, last: Bool[Array, "T N"]) -> Beliefs:
+    """The belief before each step is that after the previous one, or `blank` [N, ...] where an episode begins."""
+
+    def leaf(x, empty):
+        previous = jnp.concatenate([empty[None], x[:-1]])
+        fresh = starts(last).reshape(*last.shape, *(1,) * (x.ndim - 2))
+        return jnp.where(fresh, empty[None], previous)
+
+    return Beliefs(before=jax.tree.map(leaf, after, blank), after=after)
+
+
+def decoder(config: Config, spec: Spec) -> TaskDecoder:
+    """The network that a latent gives meaning to."""
+    width = 5 * (spec.obs_size + spec.action_size + config.latent_size)
+    state_sizes, reward_sizes = config.state_decoder_sizes, config.reward_decoder_sizes
+    return TaskDecoder(
+        spec.obs_size,
+        (width,) * 2 if state_sizes is None else state_sizes,
+        (width,) * 3 if reward_sizes is None else reward_sizes,
+    )
+
+
+def init(key: PRNGKeyArray, config: Config, spec: Spec) -> Any:
+    """Fresh parameters of the decoder."""
+    sizes = (spec.obs_size, spec.action_size, config.latent_size)
+    return decoder(config, spec).init(key, *(jnp.zeros(size) for size in sizes))
+
+
+def _squared(
+    config: Config, spec: Spec, params: Any, target: Vectors, latent: Float[Array, "T N K D"]
+) -> tuple[Float[Array, "... K"], Float[Array, "... K"]]:
+    """Squared errors [..., K] of next state and reward: targets [..., T, N, ...] under every component's latent."""
+    per_component = jax.tree.map(lambda x: x[..., None, :], (target.obs, target.action))
+    next_obs, reward = decoder(config, spec).apply(params, *per_component, latent)
+    state_error = jnp.mean(jnp.square(next_obs - target.next_obs[..., None, :]), -1)
+    reward_error = jnp.square(reward - target.reward[..., None])
+    return config.state_weight * state_error, config.reward_weight * reward_error
+
+
+def errors(
+    config: Config,
+    spec: Spec,
+    params: Any,
+    scale: Scale,
+    windows: Transition,
+    siblings: Transition | None,
+    q: Mixture,
+    key: PRNGKeyArray,
+) -> tuple[Float[Array, "T N K"], Float[Array, "T N K"]]:
+    """Errors of next state and reward that the latents of `q` make on the transitions they must decode."""
+    key_z, key_partner, key_sibling, key_swap = jax.random.split(key, 4)
+    latent = sample_components(key_z, q)
+    target: Vectors = scale.apply(vectors(windows))
+    if config.decode not in ("trajectory", "task"):
+        return _squared(config, spec, params, target, latent)
+    partner = partners(key_partner, segments(windows), config.decode_samples)
+    lane = jnp.arange(windows.reward.shape[1])
+    target, valid = jax.tree.map(lambda x: x[partner, lane], (target, windows.valid))
+    if siblings is not None:
+        time = jax.random.randint(key_sibling, partner.shape, 0, siblings.reward.shape[0])
+        other, other_valid = jax.tree.map(lambda x: x[time, lane], (scale.apply(vectors(siblings)), siblings.valid))
+        swap = other_valid & jax.random.bernoulli(key_swap, 0.5, partner.shape)
+        target = jax.tree.map(
+            lambda x, y: jnp.where(swap.reshape(*swap.shape, *(1,) * (x.ndim - 3)), x, y), other, target
+        )
+        valid = valid | swap
+    found = _squared(config, spec, params, target, latent[None])
+    state_error, reward_error = (jnp.mean(valid[..., None] * e, 0) for e in found)
+    return state_error, reward_error
+
+
+def objective(
+    params: Any,
+    config: Config,
+    spec: Spec,
+    scale: Scale,
+    windows: Transition,
+    siblings: Transition | None,
+    q: Mixture,
+    prior: Mixture,
+    key: PRNGKeyArray,
+) -> tuple[Float[Array, ""], Metrics]:
+    """-ELBO of the beliefs `q` [T, N, ...] along windows, averaged over valid steps; `params` are the decoder's.
+
+    `siblings` [T, N, ...] are other episodes of the same tasks, to decode if `decode` is `task`.
+    """
+    state_error, reward_error = errors(config, spec, params, scale, windows, siblings, q, key)
+    elbo, parts = negative_elbo(state_error + reward_error, q, prior, config.kl_z_weight, config.kl_y_weight)
+    weight = windows.valid / jnp.maximum(jnp.sum(windows.valid), 1.0)
+    probs = jax.nn.softmax(q.logits)
+    usage = jnp.sum(weight[..., None] * probs, (0, 1))
+    entropy = jnp.sum(weight * categorical_entropy(q.logits))
+    marginal_entropy = -jnp.sum(usage * jnp.log(usage + 1e-8))
+    total = jnp.sum(weight * elbo)
+    metrics = {name: jnp.sum(weight * part) for name, part in parts.items()} | {
+        "state_error": jnp.sum(weight * jnp.sum(probs * state_error, -1)),
+        "reward_error": jnp.sum(weight * jnp.sum(probs * reward_error, -1)),
+        "responsibility_entropy": entropy,
+        "marginal_entropy": marginal_entropy,
+    }
+    if config.mutual_information_weight:
+        total += config.mutual_information_weight * (entropy - marginal_entropy)
+    return total, metrics

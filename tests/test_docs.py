@@ -1,0 +1,49 @@
+"""What docs/timrl.md shows can be run, and its tables are the result files."""
+
+import json
+import re
+
+import pytest
+
+from benchmarks import comparisons
+from experiments import cli, compare, timrl_questions
+
+TEXT = comparisons.DOCS.read_text()
+COMMANDS = re.findall(r"python -m experiments\.(timrl_questions|compare) (--.*)\n", TEXT)
+MODULES = {"timrl_questions": timrl_questions, "compare": compare}
+
+
+def test_every_question_has_its_command():
+    configs = [cli.parse(MODULES[module].Config, flags.split()) for module, flags in COMMANDS]
+    asked = {config.question for config in configs if isinstance(config, timrl_questions.Config)}
+    assert asked == set(timrl_questions.QUESTIONS)
+    assert all(len(config.seeds) >= 3 for config in configs)
+    results = {name for _, name, _ in comparisons.BLOCK.findall(TEXT)}
+    assert {f"timrl_{name}" for name in asked} < results
+
+
+def test_tables_are_the_files():
+    assert comparisons.rewritten(TEXT) == TEXT, "run python -m benchmarks.comparisons"
+
+
+def test_a_published_comparison_is_told(tmp_path, monkeypatch):
+    folder = tmp_path / "algorithms_toy"
+    folder.mkdir()
+    over = {"mean": 2.0, "std": 0.5, "iqm": 2.25, "low": 1.0, "high": 3.0}
+    summary = {"moss": {"test_return": over, "matched_accuracy": None}}
+    content = {"title": "Who", "env": "toy", "minutes": 1.5, "seeds": [0, 1], "summary": summary}
+    (folder / "comparison.json").write_text(json.dumps(content))
+    (folder / "comparison.png").write_bytes(b"image")
+    text = "<!-- result: algorithms_toy, written by benchmarks/comparisons.py -->\nold\n<!-- end of result -->\n"
+    (tmp_path / "timrl.md").write_text(text)
+    monkeypatch.setattr(comparisons, "RESULTS", tmp_path)
+    monkeypatch.setattr(comparisons, "DOCS", tmp_path / "timrl.md")
+    comparisons.main(comparisons.Config())
+    assert "No result yet.\n" in (tmp_path / "timrl.md").read_text()
+    comparisons.main(comparisons.Config((folder,)))
+    told = (tmp_path / "timrl.md").read_text()
+    assert "| moss | 2.2 [1.0, 3.0] | - |" in told and "| pearl | - | - |" in told and "seeds 0, 1" in told
+    assert (tmp_path / "figures" / "algorithms_toy.png").read_bytes() == b"image"
+    assert json.loads((tmp_path / "algorithms_toy.json").read_text())["summary"] == summary
+    with pytest.raises(SystemExit, match="holds no finished comparison"):
+        comparisons.main(comparisons.Config((tmp_path / "nowhere",)))
