@@ -88,7 +88,7 @@ def _lanes(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
 
     def lanes(x) -> np.ndarray:
         first = np.moveaxis(np.asarray(x)[:, 0], 1, 2)  # [S, N, T, ...]
-        return first.reshape(-1, *first.shape[2:])
+        return np.concatenate(first)  # [S N, T, ...]; axes may be of size 0
 
     alive = np.isfinite(lanes(evaluation.recognized)).all(-1)
     return lanes(evaluation.attention), lanes(evaluation.task_changed), lanes(evaluation.rewards), alive

@@ -97,6 +97,12 @@ def test_survives_being_saved_and_is_drawn(tmp_path, length, changed):
     assert (tmp_path / "attention.png").stat().st_size > 1000
 
 
+def test_without_labels_nothing_says_when_an_episode_ended():
+    made = evaluation(newest(), changed=[19])
+    unlabelled = made._replace(recognized=made.recognized[..., :0])
+    np.testing.assert_array_equal(attention(unlabelled).since_change, attention(made).since_change)
+
+
 def test_agents_without_attention_have_none(tmp_path):
     made = evaluation(newest())._replace(attention=None)
     assert attention(made) is None
