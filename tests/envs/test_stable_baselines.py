@@ -18,7 +18,7 @@ def vec_env(vector):
             super().__init__(vector.num_envs, vector.single_observation_space, vector.single_action_space)
 
         def reset(self):
-            return vector.reset()[0]
+            return vector.reset(seed=self._seeds[0])[0]
 
         def step_async(self, actions):
             self.actions = actions
@@ -52,7 +52,9 @@ def test_sac_of_stable_baselines_trains():
     """A thousand steps: it learns something, and its replay holds what our environment said."""
     stable_baselines3 = pytest.importorskip("stable_baselines3")
     env = envs.make("point_robot", horizon=20, num_train_tasks=1)  # one goal: what a learner without memory can solve
-    model = stable_baselines3.SAC("MlpPolicy", vec_env(to_gymnasium(env, 4)), learning_starts=100, gradient_steps=4)
+    model = stable_baselines3.SAC(
+        "MlpPolicy", vec_env(to_gymnasium(env, 4)), 1e-3, learning_starts=100, gradient_steps=4, seed=0
+    )
 
     def score():
         vector = to_gymnasium(env, 20)
