@@ -77,7 +77,7 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
             hidden_size=64,
             state_decoder_sizes=(64,),
             reward_decoder_sizes=(64, 64),
-            decode="task" if env in GOALS and stationary else "trajectory",
+            decode="task" if env in GOALS and stationary else "trajectory" if several else "next",
             learning_rate=2e-3,
             max_grad_norm=None,
             batch_size=1_024 // vae_window,
