@@ -138,7 +138,7 @@ def pool(
     )
     if not config.use_trajectory_sample_sac:
         return jax.tree.map(lambda x: x[-1], batch)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+    return jax.tree.map(lambda x: x.reshape(windows.reward.size, *x.shape[2:]), batch)  # a belief may have size 0
 
 
 def train(

@@ -95,6 +95,8 @@ class Metadata:
     """Of this library."""
     commit: str | None
     """Of its source tree."""
+    settings: tuple[str, ...] = ()
+    """Of the collection, as name=value: everything that decides what is in the file."""
     quality: str = "mixed"
     """Variant of the data, one of `QUALITIES`; a file holds `mixed`."""
 
@@ -156,7 +158,7 @@ def select(data: OfflineData, keep: Bool[np.ndarray, "N M"]) -> OfflineData:
         rows[padding] = 0
         return rows
 
-    return data._replace(count=count, **{name: packed(getattr(data, name)) for name in _rows(data)})
+    return data._replace(count=count, **{name: packed(getattr(data, name)) for name in _ROWS})
 
 
 def quality(
@@ -221,7 +223,7 @@ def save(path: Path | str, data: OfflineData, metadata: Metadata) -> None:
             zlib.crc32(text.encode()),
         )
         for name, x in _fields(data).items():
-            chunks = (1, min(x.shape[1], 4096), *x.shape[2:]) if name in _rows(data) else x.shape
+            chunks = (1, min(x.shape[1], 4096), *x.shape[2:]) if name in _ROWS else x.shape
             file.create_dataset(name, data=x, chunks=chunks, fletcher32=True)
     os.replace(part, path)
 
@@ -266,11 +268,8 @@ _LAYOUT = {
     "checkpoint": ("i", "NM"),
 }
 """Type and axes of every field; sizes come from the first field that has an axis."""
-
-
-def _rows(data: OfflineData) -> tuple[str, ...]:
-    """Fields with one entry per transition."""
-    return tuple(name for name, (_, axes) in _LAYOUT.items() if axes.startswith("NM"))
+_ROWS = tuple(name for name, (_, axes) in _LAYOUT.items() if axes.startswith("NM"))
+"""Fields with one entry per transition."""
 
 
 def _fields(data: OfflineData) -> dict[str, np.ndarray]:
@@ -328,7 +327,7 @@ def _check(path: Path | str, data: OfflineData, metadata: Metadata) -> None:
             raise ConfigurationError(f"{path}: field {name} of task {n} is {values[n]}, not in [{low}, {high}]")
     for task in range(num):
         stored = slice(0, data.count[task])
-        for name, values in (("task/spec", data.task.spec), *((name, getattr(data, name)) for name in _rows(data))):
+        for name, values in (("task/spec", data.task.spec), *((name, getattr(data, name)) for name in _ROWS)):
             if not np.isfinite(values[task] if name == "task/spec" else values[task, stored]).all():
                 raise ConfigurationError(f"{path}: field {name} of task {task} is not finite")
         problems = {
