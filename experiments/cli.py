@@ -89,7 +89,7 @@ def configure(module: Algorithm, argv: list[str]) -> Any:
     Raises:
       ConfigurationError: an unknown flag, a value of the wrong type, or flags that exclude each other.
     """
-    given = {name: _peek(argv, name) for name in ("preset", "env", "env_options", "resume", "run_dir")}
+    given = {name: peek(argv, name) for name in ("preset", "env", "env_options", "resume", "run_dir")}
     if given["resume"]:
         return _resumed(module, argv, given["resume"][0], bool(given["run_dir"]))
     plain = module.Config()
@@ -113,7 +113,7 @@ def _resumed(module: Algorithm, argv: list[str], resume: str, has_run_dir: bool)
     return config
 
 
-def _peek(argv: list[str], name: str) -> list[str]:
+def peek(argv: list[str], name: str) -> list[str]:
     """The values of a flag, before anything else is parsed; of its last occurrence, as in tyro."""
     values: list[str] = []
     for i, token in enumerate(argv):

@@ -62,8 +62,8 @@ def describe(path: Path, algorithm: str, config: Any, spec: Any) -> None:
         "algorithm": algorithm,
         "config": dataclasses.asdict(config),
         "environment": {name: getattr(spec, name) for name in names},
-        "versions": {"python": platform.python_version()} | {p: _version(p) for p in PACKAGES},
-        "commit": _commit(),
+        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+        "commit": commit(),
         "devices": [d.device_kind for d in jax.devices()],
         "machine": platform.machine(),
     }
@@ -116,14 +116,15 @@ def flatten(config: Any) -> dict[str, Any]:
     return flat
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
+    """Of an installed package."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Of the source tree, if the code runs from one; `+` marks uncommitted changes."""
     root = Path(__file__).parent.parent
     try:

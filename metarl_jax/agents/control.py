@@ -159,7 +159,7 @@ def pool(
         batch = batch._replace(privileged=task, next_privileged=jnp.concatenate([task[1:], task[-1:]]))
     if not config.use_trajectory_sample_sac:
         return jax.tree.map(lambda x: x[-1], batch)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+    return jax.tree.map(lambda x: x.reshape(windows.reward.size, *x.shape[2:]), batch)  # a belief may have size 0
 
 
 def _scale(data: Float[Array, "P d"], weight: Float[Array, " P"]) -> Scale:

@@ -61,8 +61,8 @@ def test_options_of_an_environment():
     assert cli.parse_options(("preset=ldm", "horizon=300", "p=0.5")) == {"preset": "ldm", "horizon": 300, "p": 0.5}
     with pytest.raises(ConfigurationError, match="'horizon' is not name=value"):
         cli.parse_options(("horizon",))
-    assert cli._peek(["--env_options", "a=1", "b=2", "--seed", "3"], "env_options") == ["a=1", "b=2"]
-    assert cli._peek(["--env-options=a=1"], "env_options") == ["a=1"]
+    assert cli.peek(["--env_options", "a=1", "b=2", "--seed", "3"], "env_options") == ["a=1", "b=2"]
+    assert cli.peek(["--env-options=a=1"], "env_options") == ["a=1"]
 
 
 @pytest.mark.parametrize(
