@@ -173,7 +173,11 @@ def offline_reference(env: str) -> tuple[comrl.Config, int]:
 
 
 def offline_small(env: str) -> comrl.Config:
-    """The same algorithm, corrected, in networks and batches that two cores can train in minutes."""
+    """The same algorithm, corrected, in networks and batches that two cores can train in minutes.
+
+    The policy is kept at the behaviour by cloning: after 5,000 train steps on `cheetah_vel_grid` FOCAL scored 95 on the
+    training tasks with it, and below 15 with the dual divergence alone, its weight adapted from 50 or from 5.
+    """
     base, _ = offline_reference(env)
     return dataclasses.replace(
         base,
@@ -188,6 +192,9 @@ def offline_small(env: str) -> comrl.Config:
             discount=0.97 if env in FIXED_TEMPERATURE else 0.99,
             target_rate=0.02,
             temperature=0.25,
+            divergence_weight=1.0,
+            divergence_weight_rate=0.0,
+            cloning_weight=2.0,
         ),
         gan=gan.Config(generator_sizes=(64, 64), discriminator_sizes=(64, 64), rounds=2),
         club=club.Config(hidden_sizes=(64, 64), learning_rate=1e-3),
