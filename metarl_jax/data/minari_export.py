@@ -58,6 +58,7 @@ def export(data: OfflineData, metadata: Metadata, name: str) -> list[str]:
                 )
             )
         spec = ", ".join(f"{x:.4g}" for x in data.task.spec[n])
+        about = f"{metadata.env}, {offline.SPLITS[data.split[n]]} task [{spec}], {metadata.quality} behaviour"
         with warnings.catch_warnings(action="ignore"):  # Minari asks for an author and an environment of Gymnasium's
             minari.create_dataset_from_buffers(
                 task_name,
@@ -65,7 +66,7 @@ def export(data: OfflineData, metadata: Metadata, name: str) -> list[str]:
                 observation_space=gymnasium.spaces.Box(-np.inf, np.inf, (obs_size,), np.float32),
                 action_space=gymnasium.spaces.Box(-1.0, 1.0, (action_size,), np.float32),
                 algorithm_name=f"SAC, {metadata.preset}",
-                description=f"{metadata.env}, {offline.SPLITS[data.split[n]]} task [{spec}], {metadata.quality} behaviour",
+                description=about,
                 ref_min_score=float(ranges[n, 0]),
                 ref_max_score=float(ranges[n, 1]),
                 num_episodes_average_score=len(episodes),
