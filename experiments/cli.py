@@ -19,7 +19,7 @@ from experiments import rundir
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import compilation, guard, loop
 
-ALGORITHMS = {name: f"experiments.{name}" for name in ("moss", "timrl", "cemrl")}
+ALGORITHMS = {name: f"experiments.{name}" for name in ("moss", "timrl", "cemrl", "er_trl")}
 """Name in config.json -> module."""
 MAY_CHANGE = {"epochs", "minutes", "eval_every", "save_every", "resume", "wandb"}
 """Fields that a resumed run may give new values."""

@@ -78,7 +78,8 @@ def evaluate(config: Config) -> int:
         raise ConfigurationError(f"--json: there is no directory for {config.json}")
     compilation.configure()
     experiment, state, info = load(config.run, config.episodes, physics=config.physics, variant=config.variant)
-    evaluation = jax.device_get(jax.jit(experiment.trainer.evaluate)(state, jax.random.key(config.seed)))
+    trainer = experiment.trainer
+    evaluation = jax.device_get(jax.jit(trainer.evaluate)(state, jax.random.key(config.seed), *trainer.constants))
     returns = np.asarray(evaluation.returns).mean(0)
     tasks = HeldOutTasks.of(experiment.test_tasks)
     spec = experiment.spec

@@ -1,7 +1,7 @@
 """What the entry points of all algorithms share: the environment's flags, and how an experiment is put together."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import jax
@@ -18,8 +18,8 @@ Flat = tyro.conf.arg(name="")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Environment, data and budget of an experiment."""
+class Base:
+    """Environment and budget of an experiment."""
 
     env: str = "ant_multitask"
     """Benchmark; an unknown name lists them all."""
@@ -32,20 +32,26 @@ class Config:
     env_options: tuple[str, ...] = ()
     """Options of the benchmark as name=value, such as preset=ldm or horizon=300."""
     run: Annotated[RunConfig, Flat] = dataclasses.field(default_factory=RunConfig)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Base):
+    """Environment, data and budget of an experiment that collects its data."""
+
     data: Annotated[trainer.Config, Flat] = dataclasses.field(default_factory=trainer.Config)
 
 
-def spec_of(preset: str, env: str, options: tuple[str, ...]) -> envs.EnvSpec:
-    """The spec that a preset's sizes depend on.
+def spec_of(preset: str, env: str, options: tuple[str, ...], known: Sequence[str] = presets.PRESETS) -> envs.EnvSpec:
+    """The spec that a preset's sizes depend on; `known` are the algorithm's presets.
 
     Raises:
       ConfigurationError: unknown preset, environment or option.
     """
-    presets.check(preset)
+    presets.check(preset, known)
     return envs.make(env, **cli.parse_options(options)).spec
 
 
-def make_env(config: Config) -> envs.Environment:
+def make_env(config: Base) -> envs.Environment:
     """The benchmark of a configuration."""
     return envs.make(config.env, config.physics, config.variant, **cli.parse_options(config.env_options))
 
@@ -63,15 +69,21 @@ def experiment(
       more: lines of the header that are the algorithm's own; `networks` maps names to parameter pytrees of its state.
     """
     data = config.data if episodes is None else dataclasses.replace(config.data, eval_episodes=episodes)
-    description = {
-        "benchmark": f"{env.spec.name}, horizon {env.spec.horizon}, dt {env.spec.dt:g} s",
-        "engine": f"{env.spec.engine}, {env.spec.variant} models",
+    description = describe(env.spec) | {
         "tasks": f"{env.train_tasks.family.shape[0]} train, {env.test_tasks.family.shape[0]} test",
         "environments": data.num_envs,
     }
     return Experiment(
         trainer.make(env, agent, data, config.run.seeds), env.spec, env.test_tasks, description | dict(more)
     )
+
+
+def describe(spec: envs.EnvSpec) -> dict[str, Any]:
+    """Lines of the header that say what is simulated, and how."""
+    return {
+        "benchmark": f"{spec.name}, horizon {spec.horizon}, dt {spec.dt:g} s",
+        "engine": f"{spec.engine}, {spec.variant} models",
+    }
 
 
 def counts(networks: Mapping[str, Any]) -> str:

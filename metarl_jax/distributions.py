@@ -16,6 +16,13 @@ def normal_kl(
     return jnp.sum(distrax.Normal(mean, std).kl_divergence(distrax.Normal(prior_mean, prior_std)), -1)
 
 
+def normal_log_prob(
+    x: Float[Array, "... D"], mean: Float[Array, "... D"], std: Float[Array, "... D"]
+) -> Float[Array, "..."]:
+    """Log-density of a diagonal Gaussian, in nats."""
+    return jnp.sum(distrax.Normal(mean, std).log_prob(x), -1)
+
+
 def categorical_kl(logits: Float[Array, "... K"], prior_logits: Float[Array, "... K"]) -> Float[Array, "..."]:
     """KL( Cat(softmax(logits)) || Cat(softmax(prior_logits)) ), in nats."""
     return distrax.Categorical(logits).kl_divergence(distrax.Categorical(prior_logits))

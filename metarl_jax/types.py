@@ -122,6 +122,8 @@ class Agent(NamedTuple):
     attention formed it, also `attention` [n, L, H]: how much each of L layers looked at the last H transitions."""
     component_of: Callable[[Any], jax.Array] | None = None
     """(task) -> the component that stands for a task's class, where that is learnt from labels; None elsewhere."""
+    recall: Callable[[Any, Any], Any] | None = None
+    """(state, stored transitions [n, N]) -> memories [n, ...] that have seen them; None where only `observe` can."""
 
 
 class Evaluation(NamedTuple):
@@ -164,11 +166,14 @@ class Trainer(NamedTuple):
     num_seeds: int
     init: Callable[[PRNGKeyArray], TrainState]
     """(key) -> initial state. Includes the first random data, if the algorithm wants any."""
-    epoch: Callable[[TrainState], tuple[TrainState, Metrics]]
-    """One epoch: collect, learn. Metrics are scalars (per seed); `train_return` is always among them, and
-    `updates` counts the gradient steps taken."""
-    evaluate: Callable[[TrainState, PRNGKeyArray], Evaluation]
-    """K consecutive episodes on every held-out task, deterministic policy."""
+    epoch: Callable[..., tuple[TrainState, Metrics]]
+    """(state, *constants) -> one epoch: collect, learn. Metrics are scalars (per seed); `train_return` is always among
+    them, and `updates` counts the gradient steps taken."""
+    evaluate: Callable[..., Evaluation]
+    """(state, key, *constants) -> K consecutive episodes on every held-out task, deterministic policy."""
     env_steps_per_epoch: int
     replay_bytes: int
-    """Device memory of the replay, all seeds together."""
+    """Device memory of the replay and of `constants`, all seeds together."""
+    constants: tuple[Any, ...] = ()
+    """Arrays that training and evaluation read and never change, such as a data set: shared by all seeds, and no part
+    of the checkpoint."""

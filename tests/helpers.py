@@ -166,6 +166,15 @@ def float64():
         jax.config.update("jax_enable_x64", False)
 
 
+def fails(capsys, command, *argv: str) -> str:
+    """The one line that a wrong input costs."""
+    capsys.readouterr()
+    assert command(list(argv)) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1 and captured.err.startswith("error: "), captured.err
+    return captured.err
+
+
 def finite(tree) -> bool:
     return all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(tree))
 

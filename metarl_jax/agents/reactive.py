@@ -91,7 +91,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         def make_pool(key: PRNGKeyArray) -> sac.Batch:
             windows = sample_windows(replay, key, drawn, 1)
             nothing = jnp.zeros((*windows.reward.shape, 0))
-            return control.pool(training, scale, windows, nothing, nothing)
+            return control.pool(training, spec, scale, windows, nothing, nothing)
 
         learnt, metrics = control.train(training, sac_spec, control.State(state.sac, no_belief), make_pool, key)
         return State(learnt.sac, scale), metrics | {"updates": jnp.asarray(config.updates)}

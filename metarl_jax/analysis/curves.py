@@ -20,6 +20,15 @@ class Curve(NamedTuple):
     env_steps: np.ndarray
     minutes: np.ndarray
     test_return: np.ndarray
+    unit: str = "environment steps"
+    """Of `env_steps`, which are epochs where data is stored rather than collected."""
+
+
+def steps(records: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, str]:
+    """How far a run was at each record, and in which unit."""
+    if records and not any(r["env_steps"] for r in records):
+        return np.array([r["epoch"] for r in records], float), "epochs"
+    return np.array([r["env_steps"] for r in records], float), "environment steps"
 
 
 def curves(records: Sequence[Mapping[str, Any]]) -> list[Curve]:
@@ -27,10 +36,10 @@ def curves(records: Sequence[Mapping[str, Any]]) -> list[Curve]:
     evaluated = [r for r in records if r.get("test_return") is not None]
     if not evaluated:
         return []
-    env_steps = np.array([r["env_steps"] for r in evaluated], float)
+    env_steps, unit = steps(evaluated)
     minutes = np.array([r["seconds"] for r in evaluated]) / 60
     seeds = np.array([r.get("test_return_per_seed", [r["test_return"]]) for r in evaluated])
-    return [Curve(env_steps, minutes, seed) for seed in seeds.T]
+    return [Curve(env_steps, minutes, seed, unit) for seed in seeds.T]
 
 
 def band(members: Sequence[Curve], x: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -64,7 +73,8 @@ def _draw_levels(axis: Axes, levels: Mapping[str, float]) -> None:
 def draw_groups(path: Path, groups: Mapping[str, Sequence[Curve]], levels: Mapping[str, float] | None = None) -> None:
     """Compare groups of seeds, against environment steps and against training time; reference returns as lines."""
     figure, axes = figures.new(2)
-    labels = {"env_steps": "environment steps", "minutes": "training time [min]"}
+    units = sorted({member.unit for members in groups.values() for member in members})
+    labels = {"env_steps": " or ".join(units), "minutes": "training time [min]"}
     for axis, (x, xlabel) in zip(axes, labels.items(), strict=True):
         for (label, members), colour in zip(groups.items(), figures.colours(len(groups)), strict=True):
             _draw_band(axis, members, x, label, colour)
@@ -88,7 +98,7 @@ def draw_run(
         _draw_band(axes[1], members, "minutes", f"test, {label}", blue)
     trained = [r for r in records if r.get("train_return") is not None]
     axes[0].plot(
-        [r["env_steps"] for r in trained],
+        steps(trained)[0],
         [r["train_return"] for r in trained],
         color="0.5",
         linewidth=0.8,
@@ -97,8 +107,8 @@ def draw_run(
     )
     if several:
         _draw_families(axes[2], evaluated)
-        axes[2].set(xlabel="environment steps", ylabel="test return by base task")
-    axes[0].set(xlabel="environment steps", ylabel="return")
+        axes[2].set(xlabel=steps(records)[1], ylabel="test return by base task")
+    axes[0].set(xlabel=steps(records)[1], ylabel="return")
     axes[1].set(xlabel="training time [min]", ylabel="return")
     for axis in axes[:2]:
         _draw_levels(axis, levels or {})
@@ -109,7 +119,7 @@ def draw_run(
 
 def _draw_families(axis: Axes, evaluated: Sequence[Mapping[str, Any]]) -> None:
     names = list(evaluated[-1]["test_return_by_family"])
-    env_steps = [r["env_steps"] for r in evaluated]
+    env_steps, _ = steps(evaluated)
     for name, colour in zip(names, figures.colours(len(names)), strict=True):
         values = [r["test_return_by_family"][name] for r in evaluated]
         axis.plot(env_steps, values, color=colour, label=name, marker="o" if len(values) < 20 else None, markersize=3)

@@ -23,13 +23,32 @@ class HeldOutTasks(NamedTuple):
         return cls(np.asarray(tasks.family), np.asarray(tasks.spec), np.asarray(tasks.label))
 
 
+class Normalizer(NamedTuple):
+    """Returns of each task that count as 0 and as 100."""
+
+    low: np.ndarray
+    """[N]"""
+    high: np.ndarray
+    """[N]"""
+    source: str
+    """Whose returns they are."""
+
+    def scores(self, returns: np.ndarray) -> np.ndarray:
+        """Returns [..., N] on this scale."""
+        return 100.0 * (returns - self.low) / (self.high - self.low)
+
+
 def grouped(values: np.ndarray, index: np.ndarray, names: Sequence[str]) -> dict[str, float]:
     """Means of `values` [..., N] per group; `index` [N] says which name each belongs to."""
     return {names[i]: float(values[..., index == i].mean()) for i in np.unique(index)}
 
 
 def report(
-    evaluation: Evaluation, tasks: HeldOutTasks, families: Sequence[str], subtasks: Sequence[str]
+    evaluation: Evaluation,
+    tasks: HeldOutTasks,
+    families: Sequence[str],
+    subtasks: Sequence[str],
+    normalizer: Normalizer | None = None,
 ) -> dict[str, Any]:
     """What is logged of an evaluation [S, ...] on the host (`jax.device_get`).
 
@@ -37,7 +56,8 @@ def report(
       `test_return` (mean over seeds and tasks, episode 1), `test_return_min` (the worst task of the worst seed),
       `test_return_by_family`, `_by_subtask`, `_by_episode` [K], with several seeds `_per_seed` [S]; where
       components stand for classes, `recognition_accuracy` over all steps of episode 1; with a mixture also
-      `clusters`'s.
+      `clusters`'s; with a normaliser `test_score` and `test_score_by_family`, and with several seeds the standard
+      deviation `test_score_std_by_family` over them.
     """
     values = np.asarray(evaluation.returns)
     first = values[:, 0]
@@ -54,6 +74,15 @@ def report(
         result["recognition_accuracy"] = float(np.nanmean(np.asarray(evaluation.recognized)[:, 0]))
     if evaluation.components.shape[-1] > 1:
         result |= clusters(np.asarray(evaluation.components)[:, 0], tasks.family)
+    if normalizer:
+        scores = normalizer.scores(first)
+        result["test_score"] = float(scores.mean())
+        result["test_score_by_family"] = grouped(scores, tasks.family, families)
+        if len(first) > 1:
+            seeds = [grouped(seed, tasks.family, families) for seed in scores]
+            result["test_score_std_by_family"] = {
+                name: float(np.std([seed[name] for seed in seeds], ddof=1)) for name in seeds[0]
+            }
     return result
 
 

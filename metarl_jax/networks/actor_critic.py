@@ -32,6 +32,7 @@ class Actor(nn.Module):
     hidden_sizes: Sequence[int]
     obs_embedding: int = 0
     belief_embedding: int = 0
+    log_std_range: tuple[float, float] = LOG_STD_RANGE
 
     @nn.compact
     def __call__(
@@ -40,7 +41,7 @@ class Actor(nn.Module):
         x = _Embed(self.obs_embedding, self.belief_embedding)(obs, belief)
         x = MLP((*self.hidden_sizes, 2 * self.action_size))(x)
         mean, log_std = jnp.split(x, 2, axis=-1)
-        return mean, jnp.exp(jnp.clip(log_std, *LOG_STD_RANGE))
+        return mean, jnp.exp(jnp.clip(log_std, *self.log_std_range))
 
 
 class Critic(nn.Module):

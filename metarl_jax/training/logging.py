@@ -159,7 +159,7 @@ def describe(record: Record, seconds_left: float) -> tuple[str, str]:
     for name in ("env_steps", "updates"):
         counters.append(f"{record[f'{name}_per_second']:,.0f} {name.removeprefix('env_')}/s")
     losses = [name for name in record if name.endswith("loss")][:4]
-    values = {name: record.get(name) for name in ("train_return", "test_return", *losses)}
+    values = {name: record.get(name) for name in ("train_return", "test_return", "test_score", *losses)}
     known = [f"{name.removesuffix('_return')} {value:.4g}" for name, value in values.items() if value is not None]
     return " | ".join(counters), " | ".join(known)
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from metarl_jax.analysis import evaluation as evaluations
-from metarl_jax.analysis.evaluation import HeldOutTasks
+from metarl_jax.analysis.evaluation import HeldOutTasks, Normalizer
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import guard, interrupt, report
 from metarl_jax.training.checkpoint import Checkpoints
@@ -67,13 +67,15 @@ class Experiment(NamedTuple):
     test_tasks: Task
     description: Mapping[str, Any]
     """Lines of the header, such as `engine`, `tasks` and `networks`."""
+    normalizer: Normalizer | None = None
+    """Turns returns on the test tasks into scores, where there are levels to compare with."""
 
 
 class Programs(NamedTuple):
     """The compiled functions of a trainer."""
 
-    epoch: Callable[[TrainState], tuple[TrainState, Metrics]]
-    evaluate: Callable[[TrainState, jax.Array], Evaluation]
+    epoch: Callable[..., tuple[TrainState, Metrics]]
+    evaluate: Callable[..., Evaluation]
 
 
 def template(trainer: Trainer) -> Any:
@@ -119,7 +121,7 @@ class _Run:
         signal: interrupt.Interrupt,
         terminal: Terminal,
     ) -> None:
-        self.trainer, self.spec, test_tasks, description = experiment
+        self.trainer, self.spec, test_tasks, description, self.normalizer = experiment
         self.tasks = HeldOutTasks.of(test_tasks)
         self.config, self.run_dir, self.signal, self.terminal = config, run_dir, signal, terminal
         self.key_init, self.key_eval = jax.random.split(jax.random.key(config.seed))
@@ -148,8 +150,8 @@ class _Run:
         started = time.monotonic()
         init = jax.jit(self.trainer.init).lower(self.key_init).compile() if self.state is None else None
         self.programs = Programs(
-            jax.jit(self.trainer.epoch, donate_argnums=0).lower(shapes).compile(),
-            jax.jit(self.trainer.evaluate).lower(shapes, self.key_eval).compile(),
+            jax.jit(self.trainer.epoch, donate_argnums=0).lower(shapes, *self.trainer.constants).compile(),
+            jax.jit(self.trainer.evaluate).lower(shapes, self.key_eval, *self.trainer.constants).compile(),
         )
         self.compile_seconds = time.monotonic() - started
         self.terminal.say(f"compiled in {self.compile_seconds:.1f} s")
@@ -193,7 +195,7 @@ class _Run:
         status = self.status or ("interrupted" if self.signal.signum else "")
         while not status:
             started = time.monotonic()
-            self.state, metrics = self.programs.epoch(self.state)
+            self.state, metrics = self.programs.epoch(self.state, *self.trainer.constants)
             metrics = jax.device_get(metrics)
             epoch_seconds = time.monotonic() - started
             self.epoch += 1
@@ -230,9 +232,9 @@ class _Run:
         }
 
     def _evaluate(self) -> Record:
-        evaluation = self.programs.evaluate(self.state, jax.random.fold_in(self.key_eval, self.epoch))
-        self.evaluated = jax.device_get(evaluation)
-        return evaluations.report(self.evaluated, self.tasks, self.spec.families, self.spec.subtasks)
+        key = jax.random.fold_in(self.key_eval, self.epoch)
+        self.evaluated = jax.device_get(self.programs.evaluate(self.state, key, *self.trainer.constants))
+        return evaluations.report(self.evaluated, self.tasks, self.spec.families, self.spec.subtasks, self.normalizer)
 
     def _remaining(self, epoch_seconds: float) -> tuple[float, float]:
         """(share of the budget that is spent, seconds left)."""

@@ -23,6 +23,9 @@ FINAL = (
     "test_return_min",
     "test_return_by_family",
     "test_return_by_episode",
+    "test_score",
+    "test_score_by_family",
+    "test_score_std_by_family",
     "recognition_accuracy",
     "test_component_usage",
     "test_responsibility_entropy",
@@ -30,6 +33,9 @@ FINAL = (
     "nonfinite",
 )
 """What the summary repeats of the last records, besides `test_return`."""
+
+RECENT = 5
+"""Evaluations that a reported score is the mean of (ER-TRL)."""
 
 CURVES = ("response", "recognition", "attention")
 """Entries of the summary that are drawn rather than printed."""
@@ -44,7 +50,8 @@ def summarise(records: Sequence[Record], status: str) -> dict[str, Any]:
 
     Returns:
       `status`, final `test_return` and `best_test_return` with `best_epoch` (None before the first evaluation), and
-      the latest value of each of `FINAL` that was recorded.
+      the latest value of each of `FINAL` that was recorded; where there are scores, `recent_score_by_family`: the mean
+      over the last `RECENT` evaluations.
     """
     evaluated = [r for r in records if r.get("test_return") is not None]
     best = max(evaluated, key=lambda r: r["test_return"], default={})
@@ -57,6 +64,9 @@ def summarise(records: Sequence[Record], status: str) -> dict[str, Any]:
     latest: Record = {}
     for record in records:
         latest |= record
+    scores = [r["test_score_by_family"] for r in evaluated if "test_score_by_family" in r][-RECENT:]
+    if scores:
+        summary["recent_score_by_family"] = {name: float(np.mean([s[name] for s in scores])) for name in scores[-1]}
     return summary | {name: latest[name] for name in FINAL if name in latest}
 
 

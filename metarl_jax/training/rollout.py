@@ -21,7 +21,8 @@ class Rollout(NamedTuple):
     """The step belongs to what is looked at: with `single_episode`, to a lane's first episode."""
 
 
-def _select(condition: Bool[Array, " E"], new: Any, old: Any) -> Any:
+def select(condition: Bool[Array, " E"], new: Any, old: Any) -> Any:
+    """The lanes of `new` where the condition holds, of `old` elsewhere."""
     return jax.tree.map(lambda x, y: jnp.where(condition.reshape(-1, *(1,) * (x.ndim - 1)), x, y), new, old)
 
 
@@ -78,9 +79,9 @@ def unroll(
         counted = alive
         observed = agent.observe(agent_state, memory, transition)
         if single_episode:
-            memory, alive = _select(alive, observed, memory), alive & ~last
+            memory, alive = select(alive, observed, memory), alive & ~last
         else:
-            memory = _select(last, blank, observed)
+            memory = select(last, blank, observed)
         return (after, memory, alive), Rollout(transition, description, changed, counted)
 
     alive = jnp.ones(num, bool)
@@ -94,9 +95,27 @@ def first_episode_return(transitions: Transition) -> Float[Array, " E"]:
     return jnp.sum(jnp.where(ended_before, 0.0, transitions.reward), 0)
 
 
-def evaluate(env: Environment, agent: Agent, agent_state: Any, key: PRNGKeyArray, num_episodes: int = 1) -> Evaluation:
-    """Deterministic episodes 1..K on every held-out task, with one memory throughout. See `Evaluation`."""
-    tasks = env.test_tasks
+def evaluate(
+    env: Environment,
+    agent: Agent,
+    agent_state: Any,
+    key: PRNGKeyArray,
+    num_episodes: int = 1,
+    tasks: Any = None,
+    memory: Any = None,
+) -> Evaluation:
+    """Deterministic episodes 1..K with one memory throughout. See `Evaluation`.
+
+    Args:
+      env: an environment with automatic reset.
+      agent: the agent's functions.
+      agent_state: its learning state.
+      key: of resets and actions.
+      num_episodes: K.
+      tasks: [N]; None for the held-out ones.
+      memory: [N, ...] before the first episode; None for a blank one.
+    """
+    tasks = env.test_tasks if tasks is None else tasks
 
     def episode(memory, key):
         memory, rollout = unroll(env, agent, agent_state, memory, tasks, key, env.spec.horizon, False, True)
@@ -114,5 +133,5 @@ def evaluate(env: Environment, agent: Agent, agent_state: Any, key: PRNGKeyArray
             attention=rollout.description.get("attention"),
         )
 
-    blank = agent.begin(agent_state, tasks.family.shape[0])
-    return jax.lax.scan(episode, blank, jax.random.split(key, num_episodes))[1]
+    memory = agent.begin(agent_state, tasks.family.shape[0]) if memory is None else memory
+    return jax.lax.scan(episode, memory, jax.random.split(key, num_episodes))[1]

@@ -1,6 +1,7 @@
 """A training run as pure functions: collect, insert, learn; evaluate; and the same over a batch of seeds."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -83,28 +84,30 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> 
     def evaluate(state: TrainState, key: jax.Array) -> Evaluation:
         return rollout.evaluate(env, agent, state.agent, key, config.eval_episodes)
 
-    over_seeds = _vmap if num_seeds > 1 else _with_axis
     return Trainer(
         num_seeds=num_seeds,
-        init=lambda key: over_seeds(init)(jax.random.split(key, num_seeds)),
-        epoch=over_seeds(epoch),
-        evaluate=lambda state, key: over_seeds(evaluate)(state, jax.random.split(key, num_seeds)),
+        init=lambda key: over_seeds(init, num_seeds)(jax.random.split(key, num_seeds)),
+        epoch=over_seeds(epoch, num_seeds),
+        evaluate=lambda state, key: over_seeds(evaluate, num_seeds)(state, jax.random.split(key, num_seeds)),
         env_steps_per_epoch=config.num_envs * horizon,
         replay_bytes=num_seeds * replay.num_bytes(example, config.replay_rows, horizon),
     )
 
 
-_vmap = jax.vmap
+def over_seeds(function: Callable[..., Any], num_seeds: int, shared: int = 0) -> Callable[..., Any]:
+    """`jax.vmap` over the seeds, all but the last `shared` arguments.
 
+    One seed goes without the batching: XLA runs unbatched programs faster.
+    """
 
-def _with_axis(function):
-    """`jax.vmap` for a leading axis of size 1, without the batching: XLA runs unbatched programs faster."""
+    def batched(*args: Any) -> Any:
+        per_seed = len(args) - shared
+        if num_seeds > 1:
+            return jax.vmap(function, in_axes=(0,) * per_seed + (None,) * shared)(*args)
+        single = jax.tree.map(lambda x: x[0], args[:per_seed])
+        return jax.tree.map(lambda x: jnp.asarray(x)[None], function(*single, *args[per_seed:]))
 
-    def wrapped(*args):
-        single = jax.tree.map(lambda x: x[0], args)
-        return jax.tree.map(lambda x: jnp.asarray(x)[None], function(*single))
-
-    return wrapped
+    return batched
 
 
 def example_transition(env: Environment) -> Transition:

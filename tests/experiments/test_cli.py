@@ -6,19 +6,11 @@ from experiments import cli, evaluate, plot
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import guard
 from tests import toy
+from tests.helpers import fails
 
 
 def configure(*argv: str) -> toy.Config:
     return cli.configure(toy, list(argv))
-
-
-def fails(capsys, command, *argv: str) -> str:
-    """The one line that a wrong input costs."""
-    capsys.readouterr()
-    assert command(list(argv)) == 2
-    captured = capsys.readouterr()
-    assert captured.err.count("\n") == 1 and captured.err.startswith("error: "), captured.err
-    return captured.err
 
 
 def train(argv: list[str]) -> int:

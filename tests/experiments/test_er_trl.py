@@ -1,0 +1,143 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import envs
+from experiments import cli, er_trl, evaluate, normalizers
+from metarl_jax.data import offline
+from metarl_jax.errors import ConfigurationError
+from tests.helpers import fails, quick_compilation
+
+quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
+
+SMALL = ["--method=focal", "--encoder.hidden_sizes", "8", "--brac.hidden_sizes", "8", "--context_size=4"]
+SMALL += [
+    "--batch_size=4",
+    "--steps_per_epoch=2",
+    "--tasks_per_step=3",
+    "--eval_repeats=1",
+    "--adapt_episodes=1",
+    "--eval_every=1",
+]
+OPTIONS = ("num_train_tasks=4", "num_test_tasks=3")
+SPLIT = np.array([0, 0, 0, 0, 1, 1, 2], np.int32)
+
+
+def stored(num=7, horizon=20, episodes=2) -> tuple[offline.OfflineData, offline.Metadata]:
+    """Random episodes of `point_robot`; the first one of each task is paid -1 per step, the second -2."""
+    env, rng = envs.make("point_robot", num_train_tasks=4, num_test_tasks=3), np.random.default_rng(0)
+    shape = (num, episodes * horizon)
+    normal = lambda size: rng.normal(size=(*shape, size)).astype(np.float32)  # noqa: E731
+    tasks = jax.tree.map(lambda *x: np.concatenate(x), env.train_tasks, env.test_tasks)
+    data = offline.OfflineData(
+        obs=normal(env.spec.obs_size),
+        action=np.tanh(normal(env.spec.action_size)),
+        reward=np.tile(-np.repeat(np.arange(1.0, episodes + 1), horizon), (num, 1)).astype(np.float32),
+        next_obs=normal(env.spec.obs_size),
+        terminated=np.zeros(shape, bool),
+        last=np.tile(np.arange(shape[1]) % horizon == horizon - 1, (num, 1)),
+        count=np.full(num, shape[1], np.int32),
+        checkpoint=np.full(shape, 100, np.int32),
+        task=offline.Tasks(*tasks),
+        split=SPLIT,
+    )
+    values = {"env": "point_robot", "env_options": OPTIONS, "horizon": horizon, "checkpoints": (100,)}
+    return data, offline.Metadata(
+        engine="native", variant="fast", subtasks=("goal",), preset="small", seed=0, version=None, commit=None, **values
+    )
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory):
+    file = tmp_path_factory.mktemp("data") / "point.h5"
+    offline.save(file, *stored())
+    return [f"--data={file}", "--env=point_robot", "--env_options", *OPTIONS, *SMALL]
+
+
+def train(argv: list[str]) -> int:
+    return cli.main(er_trl, argv)
+
+
+def state_of(run) -> list[np.ndarray]:
+    return [np.asarray(x) for x in jax.tree.leaves(evaluate.load(run)[1].agent)]
+
+
+def test_a_run(flags, tmp_path, capsys):
+    """Trains, resumes to the bit, evaluates; the data stays out of the checkpoints."""
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    assert train([*flags, "--epochs=2", f"--run_dir={whole}"]) == 0
+    assert train([*flags, "--epochs=1", f"--run_dir={halves}"]) == 0
+    assert train([f"--resume={halves}", "--epochs=2"]) == 0
+    for a, b in zip(state_of(whole), state_of(halves), strict=True):
+        np.testing.assert_array_equal(a, b)
+    records = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    last = records[-1]
+    names = {f"{c}/{s}" for c in ("offline", "prior", "non_prior") for s in ("iid", "moderate", "extreme")}
+    assert set(last["test_return_by_family"]) == set(last["test_score_by_family"]) == names
+    assert (last["epoch"], last["env_steps"], last["train_return"]) == (2, 0, pytest.approx(-30.0))
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["status"] == "completed" and summary["test_score"] == last["test_score"]
+    both = np.mean([r["test_score_by_family"]["prior/iid"] for r in records])
+    assert summary["recent_score_by_family"]["prior/iid"] == pytest.approx(both)
+    assert all((whole / name).exists() for name in ("curves.png", "latents.png", "evaluation.npz"))
+    capsys.readouterr()
+    assert evaluate.main([f"--run={whole}", "--episodes=2"]) == 0
+    assert "mean non_prior/extreme" in capsys.readouterr().out
+
+
+def test_wrong_input_is_one_line(flags, tmp_path, capsys):
+    file = flags[0].removeprefix("--data=")
+    runs = [f"--run_dir={tmp_path / 'run'}"]
+    assert "--data is needed: collect it by" in fails(capsys, train, *flags[1:], *runs)
+    assert "there is no such file" in fails(capsys, train, *flags, "--data=none.h5", *runs)
+    assert f"{file} is of benchmark point_robot" in fails(capsys, train, f"--data={file}", *runs)
+    assert "unknown method 'pearl'" in fails(capsys, train, *flags, "--method=pearl", *runs)
+    assert "unknown preset 'fast': choose small or reference" in fails(capsys, train, *flags, "--preset=fast", *runs)
+    assert "unknown quality 'best'" in fails(capsys, train, *flags, "--quality=best", *runs)
+    assert "the reference has no returns of these" in fails(capsys, train, *flags, "--normalizer=reference", *runs)
+    assert "--train_tasks must be in [2, 4]" in fails(capsys, train, *flags, "--train_tasks=5", *runs)
+    assert "tasks_per_step must be in [2, 2]" in fails(capsys, train, *flags, "--train_tasks=2", *runs)
+    assert "adapt_episodes must be >= 1" in fails(capsys, train, *flags, "--adapt_episodes=0", *runs)
+    assert not (tmp_path / "run").exists()
+
+
+def test_normalizers():
+    """Scores of the data's own lowest and highest returns are 0 and 100; the reference's idle cheetah is near 0."""
+    data, metadata = stored()
+    own = normalizers.choose("auto", data, metadata)
+    np.testing.assert_allclose(own.scores(np.tile([-40.0], 21)), 0.0)
+    np.testing.assert_allclose(own.scores(np.tile([-20.0], 21)), 100.0)
+    with pytest.raises(ConfigurationError, match="unknown normalizer 'mine'"):
+        normalizers.choose("mine", data, metadata)
+    grid = metadata.__class__(**(vars(metadata) | {"env": "cheetah_vel_grid", "env_options": (), "horizon": 200}))
+    reference = normalizers.reference(data._replace(split=np.repeat([0, 1, 2], [20, 10, 10])), grid)
+    env = envs.make("cheetah_vel_grid")
+    speeds = np.concatenate([env.train_tasks.spec[:, 0], env.test_tasks.spec[:, 0]])
+    idle = reference.scores(-200.0 * speeds)
+    assert np.abs(np.delete(idle, np.isclose(speeds, 0.4).argmax())).max() < 12 and "ER-TRL" in reference.source
+
+
+def test_the_extreme_tasks_of_the_reference_have_the_wrong_data():
+    data, _ = stored()
+    right, wrong = (er_trl.context_sources(er_trl.Config(wrong_extreme_contexts=x), data) for x in (False, True))
+    assert right.tolist() == [0, 1, 2, 3, 4, 5, 6] and wrong.tolist() == [0, 1, 2, 3, 4, 5, 4]
+
+
+def test_the_quirks_of_the_reference_are_on_by_name():
+    """And corrected elsewhere."""
+    reference, small = (er_trl.presets_for(preset, "cheetah_vel_grid") for preset in ("reference", "small"))
+
+    def quirks(config):
+        agent = config.agent
+        return (
+            agent.contexts_per_task,
+            agent.brac.penalty,
+            agent.timeouts_terminate,
+            config.wrong_extreme_contexts,
+            agent.gan.momentum,
+        )
+
+    assert quirks(reference) == (1, "output", True, True, 0.9) and quirks(small) == (2, "gradient", False, False, 0.0)
+    assert reference.agent.entropy_weight == 2.5 and reference.run.epochs * reference.agent.steps_per_epoch == 100_000
