@@ -73,6 +73,36 @@ def recognition() -> str:
     return table([*head, "recognised, all steps", "after 5 steps", "after 20", "return"], rows)
 
 
+PAPER_SCORES = {
+    "cheetah_vel_grid": {
+        "offline_pearl": ("83.3", "55.4"),
+        "focal": ("92.8", "66.9"),
+        "csro": ("94.0", "63.7"),
+        "unicorn": ("93.5", "62.1"),
+        "er_trl": ("96.4", "70.4"),
+    }
+}
+"""Scores that the publication of ER-TRL reports: training tasks with offline context, moderate ones with non-prior."""
+
+
+SCORES = ("offline/iid", "offline/moderate", "offline/extreme", "non_prior/iid", "non_prior/moderate", "prior/iid")
+"""Columns: context and kind of task."""
+
+
+def offline_rl() -> str:
+    """Every published run on stored data: scores by context and kind of task, and the publication's."""
+    rows = []
+    for path in sorted(RESULTS.glob("er_trl_*_small.json")):
+        for run in read(path.stem)["runs"]:
+            config, summary = run["config"]["config"], run["summary"]
+            env, method = config["env"], config["agent"]["method"]
+            score, std = summary["recent_score_by_family"], summary.get("test_score_std_by_family", {})
+            cells = [f"{score[name]:.1f}" + (f" ± {std[name]:.1f}" if std else "") for name in SCORES]
+            paper = PAPER_SCORES.get(env, {}).get(method, ("-", "-"))
+            rows.append([f"`{env}`", f"`{method}`", str(config["run"]["seeds"]), *cells, " / ".join(paper)])
+    return table(["data", "method", "seeds", *SCORES, "paper: offline/iid / non_prior/moderate"], rows)
+
+
 def physics() -> str:
     """Steps per second of every engine."""
     results = [r for body in BODIES for r in read(f"physics_cpu_{body}")["results"]]
@@ -108,6 +138,10 @@ run. A return counts as reached when the mean of three evaluations in a row is a
 TIMRL's recogniser on the same tasks, in the first episode; steps are counted from its start or the last task change:
 
 {recognition}
+Offline: scores on the publication's scale (0: its worst behaviour, 100: its best), mean over tasks and the last five
+evaluations, standard deviation over seeds that were trained as one vmapped program:
+
+{offline_rl}
 Env steps per second on 2 CPU cores, through the whole environment stack (observation, reward, task, time limit,
 automatic reset), and the ratio to the bare C engine in the same run (`python -m benchmarks.physics`):
 
