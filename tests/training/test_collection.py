@@ -16,7 +16,7 @@ from tests.helpers import same
 quick = pytest.fixture(autouse=True, scope="module")(helpers.quick_compilation)
 
 EPISODES = 3
-RTOL, ATOL = 2e-4, 2e-5
+RTOL, ATOL = 1e-5, 1e-5
 """How far batched matrix products may round differently."""
 AGENT = reactive.Config(
     sac.Config(
