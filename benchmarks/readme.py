@@ -154,7 +154,8 @@ The same policy on both model variants, from the same initial states (`python -m
 def rewritten(text: str) -> str:
     """`text` with the tables between its markers replaced."""
     before, rest = text.split(BEGIN)
-    tables = SECTION.format(learning=learning(), recognition=recognition(), physics=physics(), fidelity=fidelity())
+    makers = (learning, recognition, offline_rl, physics, fidelity)
+    tables = SECTION.format(**{make.__name__: make() for make in makers})
     return before + BEGIN + tables + END + rest.split(END)[1]
 
 
