@@ -117,24 +117,27 @@ def information(config: Config, image: Path) -> dict[str, Any]:
     for name, path in er_trl_runs.named(config.runs).items():
         run = er_trl_runs.load(path)
         tasks = np.repeat(run.rows, config.samples)
-        keys = jax.random.split(jax.random.key(config.seed), 5)
+        keys = jax.random.split(jax.random.key(config.seed), 3)
         behaviour = offline.sample(run.data, keys[0], jnp.asarray(tasks), 1)
         action = behaviour.action[:, 0]
+        visit = jnp.concatenate([behaviour.obs[:, 0], action], -1)
+        latent = er_trl_runs.contexts(run, keys[1], tasks)
         pairs = {
-            "I(z; a), z of another context": er_trl_runs.contexts(run, keys[1], tasks),
-            "I(z; a), z of the transition": er_trl_runs.embed(run, behaviour),
+            "I(z; a), z of another context": (latent, action),
+            "I(z; s, a), z of another context": (latent, visit),
+            "I(z; a), z of the transition": (er_trl_runs.embed(run, behaviour), action),
         }
         found[name] = {
-            kind: np.asarray([estimate(z, action, key) for z in latent])
-            for (kind, latent), key in zip(pairs.items(), keys[2:4], strict=True)
+            kind: np.asarray([estimate(z, y, keys[2]) for z in latents]) for kind, (latents, y) in pairs.items()
         }
-    limit = float(estimate(jnp.asarray(tasks[:, None] == run.rows, jnp.float32), action, keys[4]))
-    informations.draw(image, found, limit)
-    kinds = list(found[name])
-    print(f"nats; the task itself: {limit:.3f}\n{'':28}" + "".join(f"{kind:>34}" for kind in kinds))
+    spec = jnp.asarray(run.data.task.spec)[tasks]
+    limits = {kind: float(estimate(spec, y, keys[2])) for kind, (_, y) in list(pairs.items())[:2]}
+    informations.draw(image, found, limits)
+    print(f"nats\n{'':28}" + "".join(f"{kind:>34}" for kind in pairs))
     for name, values in found.items():
         print(f"{name:28}" + "".join(f"{np.mean(v):26.3f} ±{np.std(v):6.3f}" for v in values.values()))
-    return {"env": env, "task": limit, "information": found}
+    print(f"{'the task itself':28}" + "".join(f"{limit:26.3f}        " for limit in limits.values()))
+    return {"env": env, "task": limits, "information": found}
 
 
 def actions(config: Config, image: Path) -> dict[str, Any]:

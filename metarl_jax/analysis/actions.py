@@ -36,7 +36,7 @@ def draw(
     for i, axis in enumerate(axes[:-1]):
         axis.fill_between(centres, real[i], step="mid", color="0.7", label="data")
         axis.step(centres, generated[i], where="mid", color="C1", label="generated")
-        axis.set(xlabel=f"action {i + 1}", ylim=(0, None))
+        axis.set(xlabel=f"action {i + 1}", ylim=(0, 1.3 * max(real[i].max(), generated[i].max())))
     axes[0].set_ylabel("share")
     figures.legend(axes[0])
     axes[-1].plot([r["epoch"] for r in records], [r["discriminator_accuracy"] for r in records], color="C0")

@@ -76,7 +76,7 @@ def draw(
                 level = published[name][regressor][0]
                 axes[0].plot([x - width / 2, x + width / 2], [level] * 2, "k--", linewidth=1)
     axes[0].set_xticks(range(len(errors)), list(errors), rotation=20, ha="right")
-    axes[0].set(ylabel="RMSE of the task parameter" + (" (dashed: published)" if published else ""))
+    axes[0].set(ylabel="RMSE" + (" (dashed: published)" if published else ""))
     figures.legend(axes[0])
     for axis, (name, latent) in zip(axes[1:], maps.items(), strict=True):
         latents.by_spec(figure, axis, latents.project(latent, "tsne"), spec, colorbar=axis is axes[-1])
