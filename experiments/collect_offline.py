@@ -1,6 +1,5 @@
 """Collect an offline data set: behaviour policies for every task of a benchmark, and their episodes as they learn."""
 
-import dataclasses
 import json
 import os
 import shlex
@@ -17,99 +16,20 @@ import numpy as np
 
 import envs
 from envs.wrappers import reveal_task
-from experiments import cli, presets, rundir
+from experiments import cli, rundir
+from experiments.offline_presets import Config, presets_for
 from experiments.setup import counts
 from metarl_jax.agents import reactive
 from metarl_jax.data import offline
 from metarl_jax.errors import ConfigurationError
-from metarl_jax.learners import sac
 from metarl_jax.training import collection, compilation, guard, interrupt, trainer
 from metarl_jax.training.checkpoint import Checkpoints
 from metarl_jax.training.collection import Behaviour, Collector
 from metarl_jax.training.logging import Terminal, write_json
 from metarl_jax.types import Transition
 
-PRESETS = ("conditioned", "small", "reference")
 FAILED = 1
 """Exit code of a collection whose agents went non-finite."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """Train behaviour policies by soft actor-critic, and store stochastic episodes of them at checkpoints."""
-
-    env: str = "cheetah_vel_grid"
-    """Benchmark; an unknown name lists them all."""
-    preset: str = "conditioned"
-    """Where all other defaults come from. `conditioned`: one agent that is told the task, by far the most return per
-    second; `small`: one small agent per task; `reference`: the publication's sizes, for a GPU."""
-    out: str | None = None
-    """HDF5 file to write; None: data/<env>.h5. A collection that was stopped goes on where it was."""
-    physics: str = "auto"
-    """Engine: auto, native (CPU), mjx (XLA) or warp (NVIDIA GPU)."""
-    variant: str = "fast"
-    """Model variant: fast (Euler) or reference (the model file as shipped)."""
-    env_options: tuple[str, ...] = ()
-    """Options of the benchmark as name=value, such as horizon=300."""
-    seed: int = 0
-    """Of everything random."""
-    conditioned: bool = True
-    """One agent that is told the task, instead of one per task."""
-    epochs: int = 200
-    """In each, every agent collects `num_envs` episodes and learns."""
-    checkpoints: int = 5
-    """How many times behaviour is stored, at even distances; the last time is at the end."""
-    episodes: int = 20
-    """Stochastic episodes that are stored per task and checkpoint."""
-    num_envs: int = 40
-    """Episodes that one agent collects per epoch."""
-    initial_episodes: int = 40
-    """Episodes of one agent before it learns."""
-    replay_size: int = 1_000_000
-    """Transitions that one agent remembers."""
-    agent: reactive.Config = dataclasses.field(default_factory=reactive.Config)
-
-
-def presets_for(preset: str, env: str) -> Config:
-    """The configuration that flags then override.
-
-    `conditioned` and `small` take about ten minutes on one core for `cheetah_vel_grid`.
-
-    Raises:
-      ConfigurationError: unknown preset.
-    """
-    if preset not in PRESETS:
-        raise ConfigurationError(f"unknown preset {preset!r}: choose {', '.join(PRESETS)}")
-    plain = sac.Config(obs_embedding=0, belief_embedding=0, max_grad_norm=None)
-    if preset == "reference":
-        learner = dataclasses.replace(
-            plain,
-            hidden_sizes=(1024, 1024),
-            learning_rate=1e-4,
-            batch_size=1024,
-            alpha=0.1,
-            automatic_entropy_tuning=True,
-            target_rate=0.0025,  # the publication moves the targets by 0.005 every second update
-        )
-        agent = reactive.Config(learner, updates=2000, standardize_obs=False)
-        sizes = {"conditioned": False, "epochs": 450, "checkpoints": 18, "episodes": 50, "num_envs": 10}
-        return Config(env, preset, **sizes, initial_episodes=250, replay_size=1_000_000, agent=agent)
-    fixed = env in presets.FIXED_TEMPERATURE
-    learner = dataclasses.replace(
-        plain,
-        hidden_sizes=(128, 128) if preset == "conditioned" else (64, 64),
-        learning_rate=1e-3,
-        batch_size=64,
-        discount=0.97 if fixed else 0.99,
-        target_rate=0.02,
-        alpha=0.05,
-        automatic_entropy_tuning=not fixed,
-        policy_every=2,
-    )
-    if preset == "conditioned":
-        return Config(env, preset, agent=reactive.Config(learner, updates=1600))
-    sizes = {"conditioned": False, "epochs": 150, "num_envs": 2, "initial_episodes": 4, "replay_size": 60_000}
-    return Config(env, preset, **sizes, agent=reactive.Config(learner, updates=256))
 
 
 def check(config: Config) -> Path:
@@ -355,17 +275,14 @@ class _Run:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Collect as the command line says; returns the exit code."""
-    given = list(sys.argv[1:] if argv is None else argv)
-
-    def command() -> int:
-        preset, env = ((cli.peek(given, name) or [default])[0] for name, default in PEEKED.items())
-        return collect(cli.parse(Config, given, presets_for(preset, env)))
-
-    return cli.guarded(command)
+    return cli.guarded(lambda: collect(configure(list(sys.argv[1:] if argv is None else argv))))
 
 
-PEEKED = {"preset": Config.preset, "env": Config.env}
-"""Flags that decide the defaults of the others."""
+def configure(argv: list[str]) -> Config:
+    """The configuration of a command line: flags override the preset for the environment."""
+    preset, env = ((cli.peek(argv, name) or [getattr(Config, name)])[0] for name in ("preset", "env"))
+    return cli.parse(Config, argv, presets_for(preset, env))
+
 
 if __name__ == "__main__":
     sys.exit(main())

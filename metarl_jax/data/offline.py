@@ -202,12 +202,12 @@ def _noisy(data: OfflineData, sigma: float, seed: int) -> OfflineData:
     before, fresh, reward = (np.asarray(jax.random.normal(k, s)) for k, s in zip(keys, shapes, strict=True))
     after = np.where(data.last[..., None], fresh, np.roll(before, -1, axis=1))
 
-    def added(x: np.ndarray, noise: np.ndarray) -> np.ndarray:
-        mask = stored.reshape(*stored.shape, *(1,) * (x.ndim - 2))
-        return x + sigma * x[stored].std(0) * noise * mask
-
+    mask = np.float32(sigma) * stored[..., None]
+    scale = data.obs[stored].std(0)  # for both, so that a step's end remains the next one's beginning
     return data._replace(
-        obs=added(data.obs, before), next_obs=added(data.next_obs, after), reward=added(data.reward, reward)
+        obs=data.obs + mask * scale * before,
+        next_obs=data.next_obs + mask * scale * after,
+        reward=data.reward + mask[..., 0] * data.reward[stored].std() * reward,
     )
 
 

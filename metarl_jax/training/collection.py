@@ -93,6 +93,8 @@ def make(
     def learner(tasks: Any):
         return trainer.make(_OnTasks(env.spec, tasks, env.reset, env.step), agent, config)
 
+    learner(jax.tree.map(lambda x: x[0], tasks))  # wrong sizes are refused here, not when the program is traced
+
     def first(tree: Any) -> Any:
         """Without the trainer's axis of seeds."""
         return jax.tree.map(lambda x: x[0], tree)
