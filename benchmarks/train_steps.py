@@ -1,18 +1,18 @@
-"""SAC updates per second, how near that is to the machine's limit, and where an epoch's time goes.
+"""Updates per second, how near that is to the machine's limit, and where an epoch's time goes.
 
     python -m benchmarks.train_steps
     python -m benchmarks.train_steps --env=cheetah_vel --sac-sizes "300 300 300 256" "128 128 64"
 
-A SAC size is the hidden layers and then the batch. Floating-point operations are counted by XLA from the compiled
-update; the limit is a product of square float32 matrices. Everything runs side by side: in each of `repeats` rounds
-every program runs once; the median of the rounds counts.
+A SAC size is the hidden layers and then the batch. Floating-point operations of SAC are counted by XLA from the
+compiled update, those of ER-TRL's train step (16 tasks x 256 transitions, 5 rounds of the GAN, 3 updates of the
+divergence's critic) are those of its matrix products; the limit is a product of square float32 matrices. Everything
+runs side by side: in each of `repeats` rounds every program runs once; the median of the rounds counts.
 """
 
 import dataclasses
 import json
 import statistics
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,13 @@ import jax.numpy as jnp
 import tyro
 
 import envs
+from benchmarks.programs import Program, Work, gemm, offline_update, ratio, side_by_side
 from benchmarks.provenance import provenance
+from experiments import er_trl
 from experiments import moss as experiment
 from metarl_jax.agents import moss
 from metarl_jax.learners import sac
 from metarl_jax.training import compilation, trainer
-
-GEMM_SIZE = 2048
-"""Rows and columns of the matrices whose product is the machine's limit."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +40,14 @@ class Config:
     """Settings of the epoch."""
     sac_sizes: tuple[str, ...] = ("64 64 64", "128 128 64", "128 128 256", "256 256 256", "300 300 300 256")
     """SAC updates to measure: hidden layers, then the batch."""
+    collector_size: str = "64 64 64"
+    """SAC update of one behaviour policy: hidden layers, then the batch."""
+    collectors: int = 40
+    """Behaviour policies that learn in one program, against one alone."""
+    offline_env: str = "cheetah_vel_grid"
+    """Benchmark whose sizes ER-TRL's train step has."""
+    offline_steps: int = 5
+    """Its train steps per program."""
     repeats: int = 5
     """Rounds; the median counts."""
     out: Path = Path("benchmarks/results")
@@ -54,21 +61,11 @@ VARIANTS: dict[str, dict[str, int]] = {
 }
 """Epochs that are timed: changes to the agent's configuration."""
 
-Program = Callable[[], Any]
 
-
-def gemm() -> tuple[Program, float]:
-    """A matrix product, and its floating-point operations."""
-    x = jax.random.normal(jax.random.key(0), (GEMM_SIZE, GEMM_SIZE))
-    product = jax.jit(lambda a: a @ a)
-    return lambda: product(x), 2.0 * GEMM_SIZE**3
-
-
-def sac_updates(size: str, spec: sac.Spec) -> tuple[Program, float, int]:
-    """Jitted SAC updates in a row, the operations of all of them, and how many they are."""
+def sac_updates(size: str, spec: sac.Spec, agents: int = 1) -> Work:
+    """Jitted SAC updates in a row, of several agents side by side; each agent's count as one."""
     *hidden, batch_size = map(int, size.split())
     config = sac.Config(tuple(hidden), batch_size=batch_size)
-    state = sac.init(jax.random.key(0), config, spec)
     keys = jax.random.split(jax.random.key(1), 6)
     batch = sac.Batch(
         obs=jax.random.normal(keys[0], (batch_size, spec.obs_size)),
@@ -81,15 +78,19 @@ def sac_updates(size: str, spec: sac.Spec) -> tuple[Program, float, int]:
         weight=jnp.ones(batch_size),
     )
 
-    def update(state, key):
+    def update(state, batch, key):
         return sac.train_step(state, batch, key, config, spec)[0]
 
-    analysis = jax.jit(update).lower(state, jax.random.key(0)).compile().cost_analysis()
-    flops = float(analysis["flops"])
-    num = max(10, int(2e9 / flops))
+    state = sac.init(jax.random.key(0), config, spec)
+    flops = float(jax.jit(update).lower(state, batch, jax.random.key(0)).compile().cost_analysis()["flops"])
+    num = max(10, int(2e9 / flops / agents))
     keys = jax.random.split(jax.random.key(2), num)
-    many = jax.jit(lambda s, k: jax.lax.scan(lambda s, k: (update(s, k), None), s, k)[0]).lower(state, keys).compile()
-    return lambda: many(state, keys), num * flops, num
+    if agents > 1:
+        state, batch = (jax.tree.map(lambda x: jnp.stack([x] * agents), tree) for tree in (state, batch))
+        keys, update = jax.random.split(jax.random.key(2), (num, agents)), jax.vmap(update)
+    several = jax.jit(lambda s, b, k: jax.lax.scan(lambda s, k: (update(s, b, k), None), s, k)[0])
+    many = several.lower(state, batch, keys).compile()
+    return Work(lambda: many(state, batch, keys), agents * num * flops, agents * num)
 
 
 def epoch_parts(env: str, preset: str) -> dict[str, Program]:
@@ -123,57 +124,75 @@ def _repeated(epoch: Callable[[Any], tuple[Any, Any]], state: Any) -> Program:
     return run
 
 
-def seconds(run: Program) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    jax.block_until_ready(run())
-    return time.perf_counter() - start
+def rate(rounds: list[dict[str, float]], name: str, work: Work) -> dict[str, float]:
+    """Updates per second, and the share of the machine's limit."""
+    limit = gemm().flops
+    return {
+        "updates_per_s": statistics.median(work.num / r[name] for r in rounds),
+        "flops_per_update": work.flops / work.num,
+        "share_of_limit": statistics.median(work.flops / r[name] * r["limit"] / limit for r in rounds),
+    }
+
+
+def table(title: str, rows: dict[str, dict[str, float]]) -> None:
+    """Print rates."""
+    print(f"{title:36}{'updates/s':>11}{'of the limit':>14}")
+    for name, row in rows.items():
+        print(f"{name:36}{row['updates_per_s']:11.0f}{row['share_of_limit']:14.2f}")
+
+
+def shares(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Where the time of an epoch goes, in seconds."""
+    whole, without_sac, without = (statistics.median(r[name] for r in rounds) for name in VARIANTS)
+    return {
+        "collection and replay": without,
+        "VAE updates": without_sac - without,
+        "SAC updates and their beliefs": whole - without_sac,
+        "whole epoch": whole,
+        "one evaluation": statistics.median(r["evaluation"] for r in rounds),
+    }
 
 
 def main(config: Config) -> None:
-    """Measure, print two tables, write JSON."""
+    """Measure, print tables, write JSON."""
     compilation.configure()
     info = provenance("benchmarks.train_steps")
     print(f"{info['cpu']} x {info['cores']}, {info['device']}, load {info['load_average']}")
     spec = envs.make(config.env).spec
     own = sac.Spec(spec.obs_size, spec.action_size, 10)
-    limit, limit_flops = gemm()
-    updates = {size: sac_updates(size, own) for size in config.sac_sizes}
-    parts = epoch_parts(config.env, config.preset)
-    programs = {"limit": limit} | {size: run for size, (run, _, _) in updates.items()} | parts
-    for run in programs.values():
-        jax.block_until_ready(run())
-    rounds = [{name: seconds(run) for name, run in programs.items()} for _ in range(config.repeats)]
-
-    def median(values: Iterable[float]) -> float:
-        return statistics.median(values)
-
-    rate = median(limit_flops / r["limit"] for r in rounds)
-    print(f"matrix product: {rate / 1e9:.1f} GFLOP/s\n{'SAC hidden, batch':20}{'updates/s':>11}{'of the limit':>14}")
-    sac_rows = []
-    for size, (_, flops, num) in updates.items():
-        one = {
-            "size": size,
-            "updates_per_s": median(num / r[size] for r in rounds),
-            "flops_per_update": flops / num,
-            "share_of_limit": median(flops / r[size] * r["limit"] / limit_flops for r in rounds),
-        }
-        sac_rows.append(one)
-        print(f"{size:20}{one['updates_per_s']:11.0f}{one['share_of_limit']:14.2f}")
-    whole, without_sac, without = (median(r[name] for r in rounds) for name in VARIANTS)
-    epoch = {
-        "collection and replay": without,
-        "VAE updates": without_sac - without,
-        "SAC updates and their beliefs": whole - without_sac,
-        "whole epoch": whole,
-        "one evaluation": median(r["evaluation"] for r in rounds),
+    learners = {size: sac_updates(size, own) for size in config.sac_sizes}
+    collectors = {
+        "one collector": sac_updates(config.collector_size, own._replace(belief_size=0)),
+        f"{config.collectors} collectors": sac_updates(
+            config.collector_size, own._replace(belief_size=0), config.collectors
+        ),
     }
-    print(f"\n{config.env}, preset {config.preset}: {'':14}{'ms':>9}{'share':>8}")
+    agent = er_trl.presets_for("reference", config.offline_env).agent
+    offline = {"ER-TRL": offline_update(agent, envs.make(config.offline_env).spec, config.offline_steps).work}
+    works = learners | collectors | offline
+    programs = {"limit": gemm().run} | {name: work.run for name, work in works.items()}
+    rounds = side_by_side(programs | epoch_parts(config.env, config.preset), config.repeats)
+
+    limit = statistics.median(gemm().flops / r["limit"] for r in rounds)
+    rates = {name: rate(rounds, name, work) for name, work in works.items()}
+    print(f"matrix product: {limit / 1e9:.1f} GFLOP/s")
+    table("SAC hidden, batch", {name: rates[name] for name in learners})
+    table(f"SAC {config.collector_size}, without a belief", {name: rates[name] for name in collectors})
+    one, many = collectors
+    per_update = ratio(rounds, many, one) * collectors[one].num / collectors[many].num
+    print(f"an update of one of {config.collectors} takes {per_update:.2f} of the time of one alone")
+    table(f"train steps on {config.offline_env}", {name: rates[name] for name in offline})
+    epoch = shares(rounds)
+    print(f"{config.env + ', preset ' + config.preset:36}{'ms':>11}{'share':>14}")
     for name, value in epoch.items():
-        print(f"{name:36}{1e3 * value:9.0f}{value / whole:8.2f}")
+        print(f"{name:36}{1e3 * value:11.0f}{value / epoch['whole epoch']:14.2f}")
     config.out.mkdir(parents=True, exist_ok=True)
     path = config.out / f"train_steps_{jax.default_backend()}.json"
-    content = {"machine": info, "limit_flops_per_s": rate, "sac": sac_rows}
+    content = {"machine": info, "limit_flops_per_s": limit}
+    content["sac"] = [{"size": size} | rates[size] for size in learners]
+    content["collectors"] = {"size": config.collector_size, "time_per_update": per_update}
+    content["collectors"] |= {name: rates[name] for name in collectors}
+    content["offline"] = {"env": config.offline_env} | {name: rates[name] for name in offline}
     content["epoch"] = {"env": config.env, "preset": config.preset, "seconds": epoch}
     path.write_text(json.dumps(content, indent=1) + "\n")
     print(f"wrote {path}")

@@ -33,6 +33,8 @@ class Comparison(NamedTuple):
     title: str
     env: str
     arms: dict[str, Arm]
+    measures: tuple[str, ...] = ("test_return", "matched_accuracy")
+    """What is compared: names of an `outcome`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +47,6 @@ class Config:
     """Each a run of its own, one after another."""
     out: str = "runs/comparisons"
     """Directory of the runs, the figures and the JSON file. What is there already is not run again."""
-
-
-MEASURES = ("test_return", "matched_accuracy")
 
 
 def train(env: str, arm: Arm, seed: int, minutes: float, run: Path) -> None:
@@ -88,10 +87,11 @@ def matched_accuracy(components: np.ndarray, classes: np.ndarray) -> float | Non
 
 
 def outcome(run: Path) -> dict[str, Any]:
-    """Numbers of a finished run."""
+    """Numbers of a finished run; with scores, `score <family>` is the mean over its last evaluations."""
     last = [r for r in read_metrics(run / "metrics.jsonl") if r.get("test_return") is not None][-1]
     evaluation, tasks = evaluations.load(run / "evaluation.npz")
     classes = tasks.family if len(np.unique(tasks.family)) > 1 else tasks.label
+    scores = json.loads((run / "summary.json").read_text()).get("recent_score_by_family", {})
     return {
         "test_return": last["test_return"],
         "test_return_by_family": last["test_return_by_family"],
@@ -102,7 +102,7 @@ def outcome(run: Path) -> dict[str, Any]:
         "env_steps": last["env_steps"],
         "seconds": last["seconds"],
         "commit": json.loads((run / "config.json").read_text())["commit"],
-    }
+    } | {f"score {name}": value for name, value in scores.items()}
 
 
 def spread(values: Sequence[float | None]) -> dict[str, float] | None:
@@ -120,10 +120,10 @@ def spread(values: Sequence[float | None]) -> dict[str, float] | None:
     }
 
 
-def draw(path: Path, title: str, outcomes: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Return and accuracy of every arm: seeds as points, interquartile mean and interval."""
-    figure, axes = figures.new(len(MEASURES), width=max(4.0, 1.3 * len(outcomes)))
-    for axis, measure in zip(axes, MEASURES, strict=True):
+def draw(path: Path, title: str, outcomes: Mapping[str, Sequence[Mapping[str, Any]]], measures: Sequence[str]) -> None:
+    """Measures of every arm: seeds as points, interquartile mean and interval."""
+    figure, axes = figures.new(len(measures), width=max(4.0, 1.3 * len(outcomes)))
+    for axis, measure in zip(axes, measures, strict=True):
         for place, runs in enumerate(outcomes.values()):
             values = [run[measure] for run in runs]
             over = spread(values)
@@ -154,19 +154,20 @@ def compare(comparison: Comparison, config: Config, folder: Path) -> None:
             train(comparison.env, arm, seed, config.minutes, run)
     outcomes = {name: [outcome(run) for run in found] for name, found in runs.items()}
     summary = {
-        name: {measure: spread([run[measure] for run in found]) for measure in MEASURES}
+        name: {measure: spread([run[measure] for run in found]) for measure in comparison.measures}
         for name, found in outcomes.items()
     }
-    print(f"{comparison.title} ({comparison.env}, {config.minutes:g} min)\n{'':28}{'return':>10}{'accuracy':>10}")
+    heads = "".join(f"{measure.replace('_', ' '):>26}" for measure in comparison.measures)
+    print(f"{comparison.title} ({comparison.env}, {config.minutes:g} min)\n{'':28}{heads}")
     for name, over in summary.items():
         means = ((found["mean"] if found else None) for found in over.values())
-        print(f"{name:28}" + "".join(f"{'-':>10}" if mean is None else f"{mean:10.3f}" for mean in means))
+        print(f"{name:28}" + "".join(f"{'-':>26}" if mean is None else f"{mean:26.3f}" for mean in means))
     about = json.loads((next(iter(runs.values()))[0] / "config.json").read_text())
     content = {name: about[name] for name in ("versions", "devices", "machine") if name in about}
     content |= {"title": comparison.title, "env": comparison.env, "minutes": config.minutes, "seeds": config.seeds}
     content |= {"flags": {name: arm.flags for name, arm in comparison.arms.items()}}
     write_json(folder / "comparison.json", content | {"summary": summary, "arms": outcomes})
-    draw(folder / "comparison.png", comparison.title, outcomes)
+    draw(folder / "comparison.png", comparison.title, outcomes, comparison.measures)
     learning = {
         name: [curve for run in found for curve in curves.curves(read_metrics(run / "metrics.jsonl"))]
         for name, found in runs.items()

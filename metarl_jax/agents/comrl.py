@@ -4,6 +4,7 @@ FOCAL, CSRO, UNICORN, offline PEARL and ER-TRL are one algorithm with different 
 """
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -110,6 +111,11 @@ def validate(config: Config, num_train: int) -> None:
         raise ConfigurationError(f"batch_size must be >= 2 (a covariance is taken over it), got {config.batch_size}")
 
 
+def seen_obs(config: Config, scale: Scale, obs: Float[Array, "... O"]) -> Float[Array, "... O"]:
+    """Observations as all networks see them; `scale` is of `obs` and `reward` in the data."""
+    return (obs - scale.mean.obs) / scale.std.obs if config.standardize_obs else obs
+
+
 def make(config: Config, spec: EnvSpec, scale: Scale, train_tasks: np.ndarray) -> Agent:
     """Assemble the agent; its `update` takes an `OfflineData`.
 
@@ -129,8 +135,7 @@ def make(config: Config, spec: EnvSpec, scale: Scale, train_tasks: np.ndarray) -
     encoder = config.encoder if method.metric else dataclasses.replace(config.encoder, metric_weight=0.0)
     term = TERMS[method.term](config, sizes, config.brac) if method.term else None
 
-    def obs_seen(obs: jax.Array) -> jax.Array:
-        return (obs - scale.mean.obs) / scale.std.obs if config.standardize_obs else obs
+    obs_seen = functools.partial(seen_obs, config, scale)
 
     def reward_seen(reward: jax.Array) -> jax.Array:
         return (reward - scale.mean.reward) / scale.std.reward if config.standardize_obs else reward

@@ -54,7 +54,7 @@ def draw(
         if len(np.unique(tasks.label)) > 1:
             _by_subtask(axis, part, tasks.label, subtasks)
         else:
-            _by_spec(figure, axis, part, tasks.spec, colorbar=when == "end")
+            by_spec(figure, axis, part, tasks.spec, colorbar=when == "end")
     figures.legend(axes[-1])
     figure.suptitle(title)
     figures.save(figure, path)
@@ -66,7 +66,7 @@ def _by_subtask(axis: Axes, points: np.ndarray, label: np.ndarray, subtasks: Seq
         axis.scatter(points[label == i, 0], points[label == i, 1], color=colour, s=18, label=subtasks[i])
 
 
-def _by_spec(figure: Figure, axis: Axes, points: np.ndarray, spec: np.ndarray, colorbar: bool) -> None:
+def by_spec(figure: Figure, axis: Axes, points: np.ndarray, spec: np.ndarray, colorbar: bool) -> None:
     varying = spec[:, spec.std(0) > 0]
     norm, value, cmap, label = None, spec[:, 0], "viridis", "task parameter"
     if varying.shape[1] == 2:

@@ -55,6 +55,7 @@ def test_an_answer_from_finished_runs(tmp_path, monkeypatch, capsys):
         (run / "metrics.jsonl").write_text(json.dumps(record) + "\n")
         config = {"versions": {"jax": "1"}, "commit": "abc", "devices": ["cpu:0"]}
         (run / "config.json").write_text(json.dumps(config))
+        (run / "summary.json").write_text(json.dumps({"status": "budget"}))
         components = np.eye(2)[np.array([[0, 1], [0, 1]])][None, None]
         zeros = np.zeros((1, 1, 2, 2))
         evaluation = Evaluation(zeros, zeros[..., None], components, zeros > 0, zeros[..., None][..., :0] > 0)
