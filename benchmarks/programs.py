@@ -19,6 +19,8 @@ from metarl_jax.types import EnvSpec
 
 GEMM_SIZE = 2048
 """Rows and columns of the matrices whose product is the machine's limit."""
+GEMM_FLOPS = 2.0 * GEMM_SIZE**3
+"""Of that product."""
 
 Program = Callable[[], Any]
 
@@ -56,7 +58,7 @@ def gemm() -> Work:
     """A matrix product: the machine's limit."""
     x = jax.random.normal(jax.random.key(0), (GEMM_SIZE, GEMM_SIZE))
     product = jax.jit(lambda a: a @ a)
-    return Work(lambda: product(x), 2.0 * GEMM_SIZE**3, 1)
+    return Work(lambda: product(x), GEMM_FLOPS, 1)
 
 
 def product_flops(function: Callable[..., Any], *args: Any) -> float:
