@@ -16,6 +16,7 @@ def provenance(module: str) -> dict[str, Any]:
     names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")] if cpuinfo.exists() else []
     git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     load = Path("/proc/loadavg")
+    arguments = [Path(x).name if Path(x).is_absolute() else x for x in sys.argv[1:]]  # paths say nothing elsewhere
     return {
         "cpu": names[0].split(":")[1].strip() if names else platform.processor(),
         "cores": len(names) or None,
@@ -23,6 +24,6 @@ def provenance(module: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("jax", "mujoco", "mujoco-mjx", "numpy")},
         "commit": git.stdout.strip(),
-        "command": " ".join(["python -m", module, *sys.argv[1:]]),
+        "command": " ".join(["python -m", module, *arguments]),
         "load_average": load.read_text().split()[0] if load.exists() else None,
     }
