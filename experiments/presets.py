@@ -62,11 +62,12 @@ multi-task ones a learnt temperature fell to 0.002, the policies saturated and r
 def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer.Config]:
     """Most return per second of wall-clock found here: small networks, large learning rates, relabelled pools.
 
-    SAC's beliefs are unrolled over whole episodes, the VAE's over 64 steps: an unroll takes as long as its window, and
-    a task shows in its first steps. What is counted in episodes scales with their length. The contrastive loss is
-    off: an earlier version gained nothing from it. Base tasks that share a network need larger batches (64 samples of 70
-    tasks are less than one each), and goals 25 m away a longer view; they share the dynamics too, so that the reward's
-    error counts most. Critics are told the task: they would have to learn to read a belief that is still forming.
+    SAC's beliefs are unrolled over whole episodes, the VAE's over 64 steps: an unroll takes as long as its window,
+    and a task shows in its first steps. What is counted in episodes scales with their length. The contrastive loss is
+    off: an earlier version gained nothing from it. Base tasks that share a network need larger batches (64 samples of
+    70 tasks are less than one each), and goals 25 m away a longer view; they share the dynamics too, so that the
+    reward's error counts most. Critics are told the task: they would have to learn to read a belief that is still
+    forming.
     """
     k = MIXTURES.get(env, 1)
     several = k > 1
