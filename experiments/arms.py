@@ -1,6 +1,7 @@
 """Comparisons: several settings of one benchmark ("arms"), each over the same seeds, in one figure and JSON file."""
 
 import dataclasses
+import importlib
 import json
 import subprocess
 import sys
@@ -11,12 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from experiments import rundir
+from experiments import cli, rundir
 from metarl_jax.analysis import curves, figures
 from metarl_jax.analysis import evaluation as evaluations
 from metarl_jax.analysis.statistics import bootstrap_interval, iqm
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training.logging import read_metrics, write_json
+from metarl_jax.training.loop import RunConfig
 
 
 class Arm(NamedTuple):
@@ -58,7 +60,9 @@ def train(env: str, arm: Arm, seed: int, minutes: float, run: Path) -> None:
     module = [sys.executable, "-m", f"experiments.{arm.algorithm}"]
     flags = [f"--env={env}", f"--minutes={minutes}", f"--seed={seed}", f"--run_dir={run}", *arm.flags]
     if (run / "config.json").exists():
-        before = rundir.read(run, "--out")["config"]["run"]["minutes"]
+        stored = rundir.read(run, "--out")["config"]
+        check_same(run, arm, env, stored)
+        before = stored["run"]["minutes"]
         if before > minutes:
             raise ConfigurationError(f"{run} was trained for {before:g} min already: give --minutes={before:g} or more")
         summary = run / "summary.json"
@@ -67,6 +71,17 @@ def train(env: str, arm: Arm, seed: int, minutes: float, run: Path) -> None:
         flags = [f"--resume={run}", f"--minutes={minutes}"]
     if code := subprocess.run([*module, *flags], check=False).returncode:
         raise ConfigurationError(f"{run} ended with exit code {code}")
+
+
+def check_same(run: Path, arm: Arm, env: str, stored: dict[str, Any]) -> None:
+    """Raise `ConfigurationError` if a run that is there was trained with other settings than the arm's."""
+    module: Any = importlib.import_module(cli.ALGORITHMS[arm.algorithm])
+    wanted = cli.configure(module, [f"--env={env}", *arm.flags])
+    found = rundir.flatten(rundir.fill(wanted, stored, run))
+    budget = {field.name for field in dataclasses.fields(RunConfig)}
+    for name, value in rundir.flatten(wanted).items():
+        if name not in budget and found[name] != value:
+            raise ConfigurationError(f"{run} was trained with --{name}={found[name]}, not {value}: name another --out")
 
 
 def matched_accuracy(components: np.ndarray, classes: np.ndarray) -> float | None:

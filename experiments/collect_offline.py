@@ -72,6 +72,11 @@ def splits(env: envs.Environment) -> np.ndarray:
     return np.array([0] * env.train_tasks.family.shape[0] + held_out, np.int32)
 
 
+def replay_rows(config: Config, horizon: int) -> int:
+    """Episodes that one agent's replay holds: as many as it may, or as there will be."""
+    return min(config.replay_size // horizon, config.initial_episodes + (config.epochs + 1) * config.num_envs)
+
+
 def build(config: Config, env: envs.Environment) -> tuple[Collector, Any]:
     """The collector, and all tasks [N, ...]: training ones first.
 
@@ -83,8 +88,7 @@ def build(config: Config, env: envs.Environment) -> tuple[Collector, Any]:
     tasks = jax.tree.map(lambda *x: jnp.concatenate(x), env.train_tasks, env.test_tasks)
     seen = reveal_task(env) if config.conditioned else env
     per_agent = jax.tree.map(lambda x: x[None] if config.conditioned else x[:, None], tasks)
-    rows = min(config.replay_size // env.spec.horizon, config.initial_episodes + (config.epochs + 1) * config.num_envs)
-    sizes = trainer.Config(config.num_envs, rows, config.initial_episodes)
+    sizes = trainer.Config(config.num_envs, replay_rows(config, env.spec.horizon), config.initial_episodes)
     agent = reactive.make(config.agent, seen.spec)
     return collection.make(seen, agent, sizes, per_agent, config.episodes, env.spec.obs_size), tasks
 
@@ -100,9 +104,11 @@ def collect(config: Config) -> int:
     compilation.configure()
     env = envs.make(config.env, config.physics, config.variant, **cli.parse_options(config.env_options))
     collector, tasks = build(config, env)
-    guard.check_memory(collector.replay_bytes, config.replay_size, "--replay_size")
     with interrupt.listen() as signal, Terminal() as terminal:
         if not path.exists():
+            guard.check_memory(
+                collector.replay_bytes, env.spec.horizon * replay_rows(config, env.spec.horizon), "--replay_size"
+            )
             work.mkdir(exist_ok=True)
             write_json(work / "settings.json", settings(config))
             run = _Run(config, env, collector, work, signal, terminal)

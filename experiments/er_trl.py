@@ -11,6 +11,7 @@ import numpy as np
 import envs
 from experiments import cli, normalizers, presets, setup
 from metarl_jax.agents import comrl
+from metarl_jax.analysis.evaluation import Normalizer
 from metarl_jax.data import offline
 from metarl_jax.data.offline import SPLITS, Metadata, OfflineData
 from metarl_jax.errors import ConfigurationError
@@ -30,13 +31,14 @@ class Config(setup.Base):
     preset: str = "small"
     """Where all other defaults come from. `reference`: the released settings; `small`: for a few CPU cores."""
     data: str = ""
-    """Data set: a file of experiments.collect_offline."""
+    """Data set: a file of experiments.collect_offline, to be left as it is for as long as the run is used."""
     quality: str = "mixed"
     """Variant of the data: expert, medium, mixed (all of it) or noisy."""
     sigma: float = 0.1
     """Noise of `noisy`, in standard deviations of observations and rewards."""
     train_tasks: int | None = None
-    """Training tasks to learn from, evenly spread over those of the data; None: all."""
+    """Training tasks to learn from, evenly spread over those of the data; None: all. The others are scored as
+    `left_out`."""
     normalizer: str = "auto"
     """Whose lowest and highest returns are the scores 0 and 100: those of the ER-TRL `reference`, of the `data`, or
     `auto`: of the reference where it has them."""
@@ -63,19 +65,24 @@ def presets_for(preset: str, env: str, options: tuple[str, ...] = ()) -> Config:
     return dataclasses.replace(config, agent=presets.offline_small(env), run=RunConfig(minutes=10.0, eval_every=5))
 
 
-def load(config: Config, env: envs.Environment) -> tuple[OfflineData, Metadata]:
-    """The data that a configuration names, with tasks of the environment's own type.
+def load(config: Config, env: envs.Environment) -> tuple[OfflineData, Metadata, Normalizer]:
+    """The data that a configuration names, with tasks of the environment's own type, and the scale of its scores.
 
     Raises:
-      ConfigurationError: none is named, or it cannot be used.
+      ConfigurationError: none is named, it cannot be used, or tasks change in mid-episode.
     """
+    if not env.spec.stationary:
+        raise ConfigurationError(
+            f"{config.env} changes its tasks in mid-episode: offline learning needs stationary tasks"
+        )
     if not config.data:
         raise ConfigurationError(
             f"--data is needed: collect it by python -m experiments.collect_offline --env={config.env} --out=FILE"
         )
     data, metadata = offline.load(Path(config.data), env.spec)
+    normalizer = normalizers.choose(config.normalizer, data, metadata)  # one scale for all qualities
     data, metadata = offline.quality(data, metadata, config.quality, config.sigma)
-    return data._replace(task=type(env.test_tasks)(*data.task)), metadata
+    return data._replace(task=type(env.test_tasks)(*data.task)), metadata, normalizer
 
 
 def chosen_tasks(config: Config, data: OfflineData) -> np.ndarray:
@@ -100,7 +107,7 @@ def context_sources(config: Config, data: OfflineData) -> np.ndarray:
 def build(config: Config, episodes: int | None = None) -> Experiment:
     """What to train; `episodes` that count per evaluation, None for the configuration's."""
     env = setup.make_env(config)
-    data, metadata = load(config, env)
+    data, metadata, normalizer = load(config, env)
     rows = chosen_tasks(config, data)
     agent = comrl.make(config.agent, env.spec, offline_trainer.moments(data, rows), rows)
     evaluation = config.evaluation
@@ -111,11 +118,13 @@ def build(config: Config, episodes: int | None = None) -> Experiment:
     trainer = offline_trainer.make(
         env, agent, data, evaluation, config.run.seeds, behaviour, context_sources(config, data)
     )
-    families = tuple(f"{context}/{SPLIT_NAMES[split]}" for context in offline_trainer.CONTEXTS for split in SPLITS)
-    contexts = np.repeat(np.arange(len(offline_trainer.CONTEXTS)), len(data.split))
+    left_out = (data.split == SPLITS.index("train")) & ~np.isin(np.arange(len(data.split)), rows)
+    kinds = (*SPLIT_NAMES.values(), *(("left_out",) if left_out.any() else ()))
+    kind = np.where(left_out, len(SPLITS), data.split)
+    families = tuple(f"{context}/{name}" for context in offline_trainer.CONTEXTS for name in kinds)
+    contexts = np.repeat(np.arange(len(offline_trainer.CONTEXTS)), len(kind))
     tasks = jax.tree.map(lambda x: np.concatenate([x] * len(offline_trainer.CONTEXTS)), data.task)
-    tasks = tasks._replace(family=contexts * len(SPLITS) + np.tile(data.split, len(offline_trainer.CONTEXTS)))
-    normalizer = normalizers.choose(config.normalizer, data, metadata)
+    tasks = tasks._replace(family=contexts * len(kinds) + np.tile(kind, len(offline_trainer.CONTEXTS)))
     state = jax.eval_shape(agent.init, jax.random.key(0))
     networks = {"encoder": state.encoder.params, "policy": state.control.actor, "critics": state.control.critic}
     numbers = ", ".join(f"{np.sum(data.split == i)} {name}" for i, name in enumerate(SPLIT_NAMES.values()))

@@ -201,7 +201,7 @@ def diversity(config: Config, image: Path) -> dict[str, Any]:
 def policy_distances(run_config: er_trl.Config, config: Config) -> np.ndarray:
     """Of the behaviour policies of a run's training tasks: the best ones, where several checkpoints are stored."""
     env = setup.make_env(run_config)
-    data, metadata = er_trl.load(dataclasses.replace(run_config, quality="mixed"), env)
+    data, metadata, _ = er_trl.load(dataclasses.replace(run_config, quality="mixed"), env)
     if len(metadata.checkpoints) > 1:
         data, _ = offline.quality(data, metadata, "expert")
     rows = er_trl.chosen_tasks(run_config, data)
@@ -212,7 +212,10 @@ def policy_distances(run_config: er_trl.Config, config: Config) -> np.ndarray:
 def score(path: str) -> float:
     """Mean over the last evaluations of a run; raises `ConfigurationError` if it has none."""
     try:
-        return json.loads((Path(path) / "summary.json").read_text())["recent_score_by_family"][GAIN]
+        summary = json.loads((Path(path) / "summary.json").read_text())
+        if summary["status"] not in ("budget", "completed"):
+            raise KeyError(summary["status"])
+        return summary["recent_score_by_family"][GAIN]
     except (OSError, KeyError, json.JSONDecodeError) as error:
         raise ConfigurationError(f"--runs: {path} has no score of {GAIN} yet: resume it to its end") from error
 

@@ -18,6 +18,7 @@ from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import compilation, loop
 from metarl_jax.training.checkpoint import Checkpoints
 from metarl_jax.training.logging import write_json
+from metarl_jax.types import EnvSpec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +89,7 @@ def evaluate(config: Config) -> int:
         for name in grouped(returns[0], tasks.family, spec.families)
     }
     title = f"{spec.name}, epoch {info['epoch']}, {experiment.description['engine']}"
-    show(title, returns, tasks, spec.subtasks, families)
+    show(title, returns, tasks, spec, families)
     if config.json:
         write_json(
             Path(config.json),
@@ -100,7 +101,12 @@ def evaluate(config: Config) -> int:
                 "test_return_by_episode": returns.mean(1),
                 "means": families,
                 "tasks": [
-                    {"subtask": spec.subtasks[tasks.label[n]], "spec": tasks.spec[n], "returns": returns[:, n]}
+                    {
+                        "family": spec.families[tasks.family[n]],
+                        "subtask": spec.subtasks[tasks.label[n]],
+                        "spec": tasks.spec[n],
+                        "returns": returns[:, n],
+                    }
                     for n in range(returns.shape[1])
                 ],
             },
@@ -108,19 +114,17 @@ def evaluate(config: Config) -> int:
     return 0
 
 
-def show(
-    title: str, returns: np.ndarray, tasks: HeldOutTasks, subtasks: Sequence[str], means: dict[str, list[float]]
-) -> None:
+def show(title: str, returns: np.ndarray, tasks: HeldOutTasks, spec: EnvSpec, means: dict[str, list[float]]) -> None:
     """Print returns [K, N] as a table of tasks, then of means."""
     table = Table(title=title, title_justify="left")
-    for column in ("sub-task", "spec", *(f"ep {k + 1}" for k in range(len(returns)))):
-        table.add_column(column, justify="left" if column == "sub-task" else "right")
-    for n, label in enumerate(tasks.label):
-        spec = ", ".join(f"{x:.2f}" for x in tasks.spec[n])
-        table.add_row(subtasks[label], spec, *(f"{x:.1f}" for x in returns[:, n]))
+    for column in ("family", "sub-task", "spec", *(f"ep {k + 1}" for k in range(len(returns)))):
+        table.add_column(column, justify="left" if column in ("family", "sub-task") else "right")
+    for n, (family, label) in enumerate(zip(tasks.family, tasks.label, strict=True)):
+        values = ", ".join(f"{x:.2f}" for x in tasks.spec[n])
+        table.add_row(spec.families[family], spec.subtasks[label], values, *(f"{x:.1f}" for x in returns[:, n]))
     table.add_section()
     for name, values in (means | {"mean": list(returns.mean(1))}).items():
-        table.add_row(name, "", *(f"{x:.1f}" for x in values))
+        table.add_row(name, "", "", *(f"{x:.1f}" for x in values))
     Console(width=None if sys.stdout.isatty() else 100).print(table)
 
 

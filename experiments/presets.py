@@ -174,7 +174,11 @@ OFFLINE_PRESETS = ("small", "reference")
 
 
 def offline_reference(env: str) -> tuple[comrl.Config, int]:
-    """ER-TRL's released settings, quirks included: agent, epochs of 1,000 train steps."""
+    """ER-TRL's released settings, quirks included: agent, epochs of 1,000 train steps.
+
+    CSRO's and UNICORN's weights differ by benchmark there (10, 25, 50 and 1.5, 7, 15), in a way that is not known here:
+    they are the middle ones for all.
+    """
     body = env.partition("_")[0]
     dynamics = body in ("hopper", "walker")
     agent = comrl.Config(

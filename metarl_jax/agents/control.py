@@ -29,7 +29,8 @@ class Config:
     standardize_obs: bool = False
     """Standardise the observation for the policy and the critics with the statistics of all data so far."""
     privileged_critics: bool = False
-    """Tell the critics the task, which training knows; the policy knows its belief alone."""
+    """Tell the critics the task, which training knows, standardised with the statistics of the newest pool (which
+    should be large); the policy knows its belief alone."""
     sac_reward_normalization: bool = False
     """SAC learns from the standardised reward."""
     window: int = 64

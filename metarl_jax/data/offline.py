@@ -352,7 +352,10 @@ def _check_spec(path: Path | str, data: OfflineData, metadata: Metadata, spec: E
         "action size": (data.action.shape[-1], spec.action_size),
         "task size": (data.task.spec.shape[-1], spec.task_size),
         "horizon": (metadata.horizon, spec.horizon),
+        "sub-tasks": (", ".join(metadata.subtasks), ", ".join(spec.subtasks)),
     }
     for name, (found, wanted) in pairs.items():
         if found != wanted:
             raise ConfigurationError(f"{path} is of {name} {found}, not {wanted}")
+    if (wrong := np.flatnonzero((data.task.family < 0) | (data.task.family >= len(spec.families)))).size:
+        raise ConfigurationError(f"{path}: field task/family of task {wrong[0]} is none of {', '.join(spec.families)}")

@@ -44,7 +44,7 @@ class Memory(NamedTuple):
     collected: Any
     shown: Any
     random_steps: Int[Array, " n"]
-    """Steps left of random actions."""
+    """Steps left of random actions in the first episode."""
     fixed_episodes: Int[Array, " n"]
     """Episodes left in which `shown` stays as it is."""
 
@@ -67,7 +67,9 @@ def with_contexts(agent: Agent) -> Agent:
         collected = agent.observe(state, memory.collected, transition)
         fixed = jnp.maximum(memory.fixed_episodes - transition.last, 0)
         shown = rollout.select(fixed > 0, memory.shown, collected)
-        return Memory(collected, shown, jnp.maximum(memory.random_steps - 1, 0), fixed)
+        # A body that falls early has had its random actions: they must not reach the episodes that count.
+        random_steps = jnp.where(transition.last, 0, jnp.maximum(memory.random_steps - 1, 0))
+        return Memory(collected, shown, random_steps, fixed)
 
     def describe(state: Any, memory: Memory) -> dict[str, jax.Array]:
         return agent.describe(state, memory.shown)
