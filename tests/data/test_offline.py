@@ -26,7 +26,7 @@ METADATA = offline.Metadata(
     version="0",
     commit=None,
 )
-SPEC = spec("toy", obs_size=2, action_size=1, task_size=1, horizon=HORIZON)
+SPEC = spec("toy", obs_size=2, action_size=1, task_size=1, horizon=HORIZON, families=("go",), subtasks=("near", "far"))
 LENGTHS = [[4, 2, 4, 4, 3, 4], [4, 4, 4, 4, 4, 4], [1, 1, 2, 1, 4, 2]]
 """Of each task's episodes, two per checkpoint."""
 LEVELS = np.array([[0.0, 5.0, 9.0], [9.0, 0.0, 4.0], [1.0, 2.0, 9.0]])
@@ -232,6 +232,8 @@ def test_damaged_files(file, tmp_path):
         ({"action_size": 3}, "is of action size 1, not 3"),
         ({"task_size": 3}, "is of task size 1, not 3"),
         ({"horizon": 3}, "is of horizon 4, not 3"),
+        ({"subtasks": ("near",)}, "is of sub-tasks near, far, not near"),
+        ({"families": ()}, "field task/family of task 0 is none of"),
     ],
 )
 def test_another_benchmark_is_refused(file, sizes, message):

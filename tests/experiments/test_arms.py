@@ -87,6 +87,15 @@ def test_longer_runs_are_not_passed_off_as_shorter_ones(trained_for, tmp_path):
         arms.train("cheetah_vel", arms.Arm("moss"), 0, 1.0, tmp_path)
 
 
+def test_runs_of_other_settings_are_not_passed_off_as_the_arms(trained_for, tmp_path):
+    trained_for("budget", 1.0)
+    content = {"algorithm": "moss", "config": {"agent": {"sac": {"discount": 0.5}}, "run": {"minutes": 1.0}}}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    arms.train("cheetah_vel", arms.Arm("moss", ("--sac.discount=0.5",)), 0, 1.0, tmp_path)
+    with pytest.raises(ConfigurationError, match=r"trained with --sac.discount=0.5, not 0.9: name another --out"):
+        arms.train("cheetah_vel", arms.Arm("moss", ("--sac.discount=0.9",)), 0, 1.0, tmp_path)
+
+
 @pytest.fixture
 def trained_for(tmp_path, monkeypatch):
     """A run directory as it lies after some minutes; returns the commands that are then run."""

@@ -95,7 +95,7 @@ def test_what_a_lane_may_see_and_do():
     blank = agent.begin(None, 3)
     memory = blank._replace(
         shown=Memory(jnp.array([9.0, 0, 0]), jnp.zeros(3)),
-        random_steps=jnp.array([0, 0, 2]),
+        random_steps=jnp.array([0, 0, 9]),  # more than the first episode has steps
         fixed_episodes=jnp.array([offline.FOREVER, 1, 0]),
     )
     task = jax.tree.map(lambda x: x[:3], helpers.TEST)
