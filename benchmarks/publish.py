@@ -54,7 +54,10 @@ def published(run: Path) -> dict[str, Any]:
     """One run, without what a reader does not need."""
     points = [r for r in read_metrics(run / "metrics.jsonl") if r.get("test_return") is not None]
     config = json.loads((run / "config.json").read_text())
-    config["config"]["run"]["run_dir"] = None  # says nothing on another machine
+    settings = config["config"]
+    settings["run"]["run_dir"] = None  # says nothing on another machine
+    if isinstance(settings["data"], str):  # a data set, of which the name says enough
+        settings["data"] = Path(settings["data"]).name
     return {
         "config": config,
         "summary": json.loads((run / "summary.json").read_text()),
