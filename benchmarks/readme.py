@@ -138,8 +138,8 @@ run. A return counts as reached when the mean of three evaluations in a row is a
 TIMRL's recogniser on held-out tasks, in the first episode; steps are counted from its start or the last task change:
 
 {recognition}
-Offline: scores on the publication's scale (0: its worst behaviour, 100: its best) after 3,000 train steps (the publication's:
-100,000 larger ones, on data of 40 separate agents; here one that was told its task), mean over tasks and evaluations,
+Offline: scores on the publication's scale (0: its worst behaviour, 100: its best) after 3,000 train steps
+(the publication's: 100,000 larger ones, on data of 40 separate agents; here one that was told its task), mean over tasks and evaluations,
 standard deviation over seeds that were trained as one vmapped program:
 
 {offline_rl}
