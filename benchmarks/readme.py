@@ -139,8 +139,8 @@ TIMRL's recogniser on held-out tasks, in the first episode; steps are counted fr
 
 {recognition}
 Offline: scores on the publication's scale (0: its worst behaviour, 100: its best) after 3,000 train steps
-(the publication's: 100,000 larger ones, on data of 40 separate agents; here one that was told its task), mean over tasks and evaluations,
-standard deviation over seeds that were trained as one vmapped program:
+(the publication's: 100,000 larger ones, on data of 40 separate agents; here one that was told its task), mean over
+tasks and evaluations, standard deviation over seeds that were trained as one vmapped program:
 
 {offline_rl}
 Env steps per second on 2 CPU cores, through the whole environment stack (observation, reward, task, time limit,
