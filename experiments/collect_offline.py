@@ -20,7 +20,7 @@ from experiments import cli, rundir
 from experiments.offline_presets import Config, presets_for
 from experiments.setup import counts
 from metarl_jax.agents import reactive
-from metarl_jax.data import offline
+from metarl_jax.data import offline, offline_file
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import collection, compilation, guard, interrupt, trainer
 from metarl_jax.training.checkpoint import Checkpoints
@@ -98,7 +98,7 @@ def collect(config: Config) -> int:
     path = check(config)
     work = path.with_name(path.name + ".work")
     if path.exists():
-        check_same(path, offline.load(path)[1].settings, settings(config))
+        check_same(path, offline_file.load(path)[1].settings, settings(config))
     elif (work / "settings.json").exists():
         check_same(work, json.loads((work / "settings.json").read_text()), settings(config))
     compilation.configure()
@@ -116,7 +116,7 @@ def collect(config: Config) -> int:
                 return code
             held = offline.Tasks(*(np.asarray(x) for x in tasks))
             data = collection.assemble(run.behaviours(), held, splits(env))
-            offline.save(path, data, metadata(config, env, run.env_steps))
+            offline_file.save(path, data, metadata(config, env, run.env_steps))
         shutil.rmtree(work, ignore_errors=True)
         report(path, terminal)
     return 0
@@ -142,7 +142,7 @@ def metadata(config: Config, env: envs.Environment, checkpoints: Sequence[int]) 
 
 def report(path: Path, terminal: Terminal) -> None:
     """What is in a finished file, and what to type next."""
-    data, found = offline.load(path)
+    data, found = offline_file.load(path)
     returns = offline.behaviour_returns(data, found)
     rows = {
         f"return after {steps:,} steps": f"mean {r.mean():.1f}, min {r.min():.1f}, max {r.max():.1f} over tasks"

@@ -12,7 +12,7 @@ import envs
 from experiments import cli, normalizers, presets, setup
 from metarl_jax.agents import comrl
 from metarl_jax.analysis.evaluation import Normalizer
-from metarl_jax.data import offline
+from metarl_jax.data import offline, offline_file
 from metarl_jax.data.offline import SPLITS, Metadata, OfflineData
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import offline as offline_trainer
@@ -79,7 +79,7 @@ def load(config: Config, env: envs.Environment) -> tuple[OfflineData, Metadata, 
         raise ConfigurationError(
             f"--data is needed: collect it by python -m experiments.collect_offline --env={config.env} --out=FILE"
         )
-    data, metadata = offline.load(Path(config.data), env.spec)
+    data, metadata = offline_file.load(Path(config.data), env.spec)
     normalizer = normalizers.choose(config.normalizer, data, metadata)  # one scale for all qualities
     data, metadata = offline.quality(data, metadata, config.quality, config.sigma)
     return data._replace(task=type(env.test_tasks)(*data.task)), metadata, normalizer

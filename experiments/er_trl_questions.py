@@ -8,7 +8,7 @@ from pathlib import Path
 from experiments import arms, cli, er_trl
 from experiments.arms import Arm, Comparison
 from metarl_jax.agents.comrl import METHODS
-from metarl_jax.data import offline
+from metarl_jax.data import offline, offline_file
 from metarl_jax.data.offline import QUALITIES, SPLITS
 from metarl_jax.errors import ConfigurationError
 
@@ -47,7 +47,7 @@ def comparison(config: Config) -> Comparison:
     if not config.data:
         raise ConfigurationError("--data is needed: collect it by python -m experiments.collect_offline")
     variants: dict[str, tuple[str, ...]]
-    data, metadata = offline.load(config.data)
+    data, metadata = offline_file.load(config.data)
     base = er_trl.presets_for("small", metadata.env, metadata.env_options)
     if config.question == "tasks":
         title = "How many training tasks are needed?"

@@ -14,7 +14,7 @@ from rich.table import Table
 from experiments import cli
 from experiments.plot import SUFFIXES
 from metarl_jax.analysis import behaviour
-from metarl_jax.data import minari_export, offline
+from metarl_jax.data import minari_export, offline, offline_file
 from metarl_jax.data.offline import Metadata, OfflineData
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training.logging import Terminal
@@ -45,7 +45,7 @@ def inspect(config: Config) -> int:
         raise ConfigurationError(f"--out: there is no directory for {path}")
     if config.minari is not None:
         minari_export.check(config.minari)
-    data, metadata = offline.quality(*offline.load(config.file), config.quality, config.sigma)
+    data, metadata = offline.quality(*offline_file.load(config.file), config.quality, config.sigma)
     with Terminal() as terminal:
         terminal.table(config.file, header(data, metadata))
     Console(width=None if sys.stdout.isatty() else 120).print(table(data, metadata))

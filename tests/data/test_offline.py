@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import zlib
 
 import h5py
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metarl_jax.data import offline
+from metarl_jax.data import offline, offline_file
 from metarl_jax.errors import ConfigurationError
 from tests.helpers import same, spec
 
@@ -65,18 +66,18 @@ def data() -> offline.OfflineData:
 @pytest.fixture
 def file(tmp_path):
     path = tmp_path / "data.h5"
-    offline.save(path, data(), METADATA)
+    offline_file.save(path, data(), METADATA)
     return path
 
 
 def fails(path, message: str, spec=None) -> None:
     with pytest.raises(ConfigurationError, match=message) as caught:
-        offline.load(path, spec)
+        offline_file.load(path, spec)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_round_trip(file):
-    loaded, metadata = offline.load(file, SPEC)
+    loaded, metadata = offline_file.load(file, SPEC)
     assert same(loaded, data()._replace(task=data().task._replace(label=data().task.label.astype(np.int32))))
     assert metadata == METADATA
     assert [p.name for p in file.parent.iterdir()] == ["data.h5"]
@@ -128,8 +129,8 @@ def test_quality_picks_a_checkpoint_per_task(name, chosen, file):
         np.testing.assert_array_equal(getattr(table, name_), getattr(everything, name_)[kept])
     assert metadata.quality == name and part.reward.shape[1] == part.count.max()
     assert not (part.reward == 99.0).any()
-    offline.save(file, part, metadata)
-    assert same(offline.load(file)[0].count, part.count)
+    offline_file.save(file, part, metadata)
+    assert same(offline_file.load(file)[0].count, part.count)
 
 
 def test_noise_is_the_sensors(file):
@@ -202,7 +203,7 @@ def test_a_wrong_field_is_named(file, name, edit, message):
 
 def test_padding_is_not_looked_at(file):
     change(file, "reward", with_((2, 25), np.nan))
-    assert np.isnan(offline.load(file)[0].reward[2, 25])
+    assert np.isnan(offline_file.load(file)[0].reward[2, 25])
 
 
 def test_damaged_files(file, tmp_path):
@@ -243,5 +244,5 @@ def test_another_benchmark_is_refused(file, sizes, message):
 def test_metadata_of_another_version(file):
     with h5py.File(file, "a") as stored:
         text = stored.attrs["metadata"].replace('"seed"', '"sead"')
-        stored.attrs["metadata"], stored.attrs["metadata_crc"] = text, offline.zlib.crc32(text.encode())
+        stored.attrs["metadata"], stored.attrs["metadata_crc"] = text, zlib.crc32(text.encode())
     fails(file, "another version: it differs in 'sead'")

@@ -7,7 +7,7 @@ import pytest
 import envs
 from experiments import collect_offline, inspect_data
 from experiments.offline_presets import presets_for
-from metarl_jax.data import offline
+from metarl_jax.data import offline, offline_file
 from metarl_jax.training.logging import Terminal
 from tests import probes
 from tests.experiments.test_cli import fails
@@ -46,7 +46,7 @@ def straight(tmp_path_factory):
 
 
 def test_what_is_stored(straight):
-    data, metadata = offline.load(straight, probes.context().spec)
+    data, metadata = offline_file.load(straight, probes.context().spec)
     assert [p.name for p in straight.parent.iterdir() if p.suffix != ".png"] == ["straight.h5"]
     np.testing.assert_array_equal(metadata.checkpoints, STEPS)
     np.testing.assert_array_equal(data.count, 2 * 3 * probes.HORIZON)
@@ -77,7 +77,7 @@ def test_a_collection_that_was_killed_goes_on_exactly(straight, tmp_path, monkey
     )
     assert collect(path) == 0
     assert "epoch 2" in capsys.readouterr().out
-    assert same(offline.load(path)[0], offline.load(straight)[0])
+    assert same(offline_file.load(path)[0], offline_file.load(straight)[0])
     assert [p.name for p in tmp_path.iterdir()] == ["killed.h5"]
 
 
@@ -97,13 +97,13 @@ def test_ctrl_c_ends_in_good_order(straight, tmp_path, monkeypatch, capsys):
     assert "stopped after epoch 3; go on: python -m experiments.collect_offline" in out and not path.exists()
     assert collect(path) == 0
     assert "epoch 3" in capsys.readouterr().out
-    assert same(offline.load(path)[0], offline.load(straight)[0])
+    assert same(offline_file.load(path)[0], offline_file.load(straight)[0])
 
 
 def test_seeds_differ(straight, tmp_path):
     path = tmp_path / "other.h5"
     assert collect(path, "--seed=1") == 0
-    assert not same(offline.load(path)[0].action, offline.load(straight)[0].action)
+    assert not same(offline_file.load(path)[0].action, offline_file.load(straight)[0].action)
 
 
 def test_a_file_is_never_overwritten(straight, capsys):
@@ -173,7 +173,7 @@ def test_inspect(straight, tmp_path, capsys):
     out = capsys.readouterr().out
     assert image.stat().st_size > 10_000 and str(image) in out
     assert "2 train, 2 moderate, 0 extreme" in out and "192; per task 48 to 48" in out and "minus" in out
-    data, metadata = offline.load(straight)
+    data, metadata = offline_file.load(straight)
     best = offline.behaviour_returns(data, metadata)[1, 1]
     assert f"{best:.1f}" in out
     assert inspect_data.main([str(straight), f"--out={image}", "--quality=expert"]) == 0

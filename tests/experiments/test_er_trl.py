@@ -6,7 +6,7 @@ import pytest
 
 import envs
 from experiments import cli, er_trl, evaluate, normalizers
-from metarl_jax.data import offline
+from metarl_jax.data import offline_file
 from metarl_jax.errors import ConfigurationError
 from tests.helpers import fails, quick_compilation
 from tests.stored import OPTIONS, SMALL, stored
@@ -17,7 +17,7 @@ quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory):
     file = tmp_path_factory.mktemp("data") / "point.h5"
-    offline.save(file, *stored())
+    offline_file.save(file, *stored())
     return [f"--data={file}", "--env=point_robot", "--env_options", *OPTIONS, *SMALL]
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from experiments import cli, er_trl, er_trl_analyses, er_trl_questions
-from metarl_jax.data import offline
+from metarl_jax.data import offline_file
 from metarl_jax.errors import ConfigurationError
 from tests.helpers import fails, quick_compilation
 from tests.stored import OPTIONS, SMALL, stored
@@ -17,7 +17,7 @@ SIZES = ["--gan.generator_sizes", "8", "--gan.discriminator_sizes", "8", "--epoc
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "point.h5"
-    offline.save(path, *stored())
+    offline_file.save(path, *stored())
     return path
 
 
