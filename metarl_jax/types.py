@@ -161,14 +161,22 @@ class TrainState(NamedTuple):
 
 
 class Trainer(NamedTuple):
-    """A training run as pure functions. With `num_seeds` S, every leaf of every result has a leading axis S."""
+    """A training run as pure functions. With `num_seeds` S, every leaf of every result has a leading axis S.
+
+    `init` and `epoch` are whole; `create`, `fill`, `collect` and `learn` are what they consist of, for whoever compiles
+    them one by one: JAX keeps no compiled program that calls back into the host, as simulations on a CPU do.
+    """
 
     num_seeds: int
-    init: Callable[[PRNGKeyArray], TrainState]
-    """(key) -> initial state. Includes the first random data, if the algorithm wants any."""
-    epoch: Callable[..., tuple[TrainState, Metrics]]
-    """(state, *constants) -> one epoch: collect, learn. Metrics are scalars (per seed); `train_return` is always among
-    them, and `updates` counts the gradient steps taken."""
+    create: Callable[[PRNGKeyArray], TrainState]
+    """(key) -> a state that has seen nothing."""
+    fill: Callable[[TrainState], TrainState]
+    """(state) -> the state with the first random data, if the algorithm wants any."""
+    collect: Callable[..., tuple[TrainState, Metrics]]
+    """(state, *constants) -> the state with an epoch's new data, and `train_return`."""
+    learn: Callable[..., tuple[TrainState, Metrics]]
+    """(state, *constants) -> the state after an epoch's gradient steps; `updates` counts them. Metrics are scalars (per
+    seed)."""
     evaluate: Callable[..., Evaluation]
     """(state, key, *constants) -> K consecutive episodes on every held-out task, deterministic policy."""
     env_steps_per_epoch: int
@@ -177,3 +185,13 @@ class Trainer(NamedTuple):
     constants: tuple[Any, ...] = ()
     """Arrays that training and evaluation read and never change, such as a data set: shared by all seeds, and no part
     of the checkpoint."""
+
+    def init(self, key: PRNGKeyArray) -> TrainState:
+        """The initial state."""
+        return self.fill(self.create(key))
+
+    def epoch(self, state: TrainState, *constants: Any) -> tuple[TrainState, Metrics]:
+        """One epoch: collect, learn."""
+        state, collected = self.collect(state, *constants)
+        state, learnt = self.learn(state, *constants)
+        return state, collected | learnt

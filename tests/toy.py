@@ -32,18 +32,22 @@ TASKS = Task(
 def trainer(seeds: int = 1, episodes: int = 1, nan_at: int = -1, period: int | None = None) -> Trainer:
     """`nan_at`: the epoch in which the loss, then the weight, becomes NaN; `period`: of task changes."""
 
-    def init(key):
+    def create(key):
         state = TrainState({"weight": jnp.zeros(3)}, jnp.zeros((50, 7)), key, jnp.zeros((), int), jnp.zeros((), int))
         return jax.vmap(lambda k: state._replace(key=k))(jax.random.split(key, seeds))
 
-    def epoch(state):
+    def collect(state):
+        loss = jnp.mean((state.agent["weight"] - 2.0) ** 2)
+        replay = state.replay.at[state.epoch % 50].set(state.agent["weight"][0])
+        return state._replace(replay=replay, env_steps=state.env_steps + 100), {"train_return": -loss}
+
+    def learn(state):
         key, noise = jax.random.split(state.key)
         loss = jnp.where(state.epoch + 1 == nan_at, jnp.nan, jnp.mean((state.agent["weight"] - 2.0) ** 2))
         weight = state.agent["weight"] + RATE * (2.0 - state.agent["weight"]) + 0.01 * jax.random.normal(noise, (3,))
-        replay = state.replay.at[state.epoch % 50].set(weight[0])
+        metrics = {"updates": jnp.asarray(8), "vae_loss": loss, "critic_loss": loss / 2}
         agent = {"weight": weight + 0.0 * loss}
-        metrics = {"train_return": -loss, "updates": jnp.asarray(8), "vae_loss": loss, "critic_loss": loss / 2}
-        return TrainState(agent, replay, key, state.epoch + 1, state.env_steps + 100), metrics
+        return state._replace(agent=agent, key=key, epoch=state.epoch + 1), metrics
 
     def evaluate(state, key):
         shape = (episodes, STEPS, len(TASKS.family))
@@ -56,8 +60,10 @@ def trainer(seeds: int = 1, episodes: int = 1, nan_at: int = -1, period: int | N
 
     return Trainer(
         num_seeds=seeds,
-        init=init,
-        epoch=jax.vmap(epoch),
+        create=create,
+        fill=lambda state: state,
+        collect=jax.vmap(collect),
+        learn=jax.vmap(learn),
         evaluate=lambda state, key: jax.vmap(evaluate)(state, jax.random.split(key, seeds)),
         env_steps_per_epoch=100,
         replay_bytes=seeds * 50 * 7 * 4,

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,7 +75,8 @@ class Experiment(NamedTuple):
 class Programs(NamedTuple):
     """The compiled functions of a trainer."""
 
-    epoch: Callable[..., tuple[TrainState, Metrics]]
+    collect: Callable[..., tuple[TrainState, Metrics]]
+    learn: Callable[..., tuple[TrainState, Metrics]]
     evaluate: Callable[..., Evaluation]
 
 
@@ -145,19 +147,27 @@ class _Run:
         self.log = Log(run_dir, self.epoch, config.wandb)
 
     def _compile(self, shapes: Any) -> None:
-        """Compile each program once, then start the clock, and the state if there is none yet."""
+        """Compile each program once, all side by side; then start the clock, and the state if there is none yet."""
         self.terminal.say("compiling ...")
         started = time.monotonic()
-        init = jax.jit(self.trainer.init).lower(self.key_init).compile() if self.state is None else None
-        self.programs = Programs(
-            jax.jit(self.trainer.epoch, donate_argnums=0).lower(shapes, *self.trainer.constants).compile(),
-            jax.jit(self.trainer.evaluate).lower(shapes, self.key_eval, *self.trainer.constants).compile(),
-        )
+        trainer, constants = self.trainer, self.trainer.constants
+        lowered = [
+            jax.jit(trainer.collect, donate_argnums=0).lower(shapes, *constants),
+            jax.jit(trainer.learn, donate_argnums=0).lower(shapes, *constants),
+            jax.jit(trainer.evaluate).lower(shapes, self.key_eval, *constants),
+        ]
+        if self.state is None:
+            lowered.append(jax.jit(trainer.create).lower(self.key_init))
+            lowered.append(jax.jit(trainer.fill, donate_argnums=0).lower(shapes))
+        with ThreadPoolExecutor() as threads:
+            collect, learn, evaluate, *start = threads.map(lambda program: program.compile(), lowered)
+        self.programs = Programs(collect, learn, evaluate)
         self.compile_seconds = time.monotonic() - started
         self.terminal.say(f"compiled in {self.compile_seconds:.1f} s")
         self.started = self.last_save = time.monotonic()
-        if init:
-            self.state = jax.block_until_ready(init(self.key_init))
+        if start:
+            create, fill = start
+            self.state = jax.block_until_ready(fill(create(self.key_init)))
 
     def _header(self, description: Mapping[str, Any]) -> dict[str, Any]:
         config = self.config
@@ -195,8 +205,9 @@ class _Run:
         status = self.status or ("interrupted" if self.signal.signum else "")
         while not status:
             started = time.monotonic()
-            self.state, metrics = self.programs.epoch(self.state, *self.trainer.constants)
-            metrics = jax.device_get(metrics)
+            self.state, collected = self.programs.collect(self.state, *self.trainer.constants)
+            self.state, learnt = self.programs.learn(self.state, *self.trainer.constants)
+            metrics = jax.device_get(collected | learnt)
             epoch_seconds = time.monotonic() - started
             self.epoch += 1
             record = self._record(metrics, epoch_seconds)

@@ -129,14 +129,16 @@ def make(
     lanes = len(CONTEXTS) * num_tasks
     actor = with_contexts(agent)
 
-    def init(key: jax.Array) -> TrainState:
+    def create(key: jax.Array) -> TrainState:
         key, key_agent = jax.random.split(key)
         return TrainState(agent.init(key_agent), (), key, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
-    def epoch(state: TrainState, data: OfflineData) -> tuple[TrainState, Metrics]:
+    def collect(state: TrainState, data: OfflineData) -> tuple[TrainState, Metrics]:
+        return state, {"train_return": jnp.asarray(behaviour_return, jnp.float32)}
+
+    def learn(state: TrainState, data: OfflineData) -> tuple[TrainState, Metrics]:
         key, key_update = jax.random.split(state.key)
         agent_state, metrics = agent.update(state.agent, data, key_update)
-        metrics = metrics | {"train_return": jnp.asarray(behaviour_return, jnp.float32)}
         return state._replace(agent=agent_state, key=key, epoch=state.epoch + 1), metrics
 
     def memories(agent_state: Any, data: OfflineData, key: PRNGKeyArray) -> Memory:
@@ -168,8 +170,10 @@ def make(
 
     return Trainer(
         num_seeds=num_seeds,
-        init=lambda key: over_seeds(init, num_seeds)(jax.random.split(key, num_seeds)),
-        epoch=over_seeds(epoch, num_seeds, shared=1),
+        create=lambda key: over_seeds(create, num_seeds)(jax.random.split(key, num_seeds)),
+        fill=lambda state: state,
+        collect=over_seeds(collect, num_seeds, shared=1),
+        learn=over_seeds(learn, num_seeds, shared=1),
         evaluate=lambda state, key, data: over_seeds(evaluate, num_seeds, shared=1)(
             state, jax.random.split(key, num_seeds), data
         ),

@@ -50,44 +50,46 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> 
         raise ConfigurationError(f"replay_rows is {config.replay_rows}, but one block of data has {need} rows")
     horizon = env.spec.horizon
 
-    def collect(agent_state: Any, key: jax.Array, num: int) -> Transition:
-        key_tasks, key_roll = jax.random.split(key)
-        tasks = env.sample_tasks(key_tasks, "train", num)
-        memory = agent.begin(agent_state, num)
-        return rollout.unroll(env, agent, agent_state, memory, tasks, key_roll, horizon, True)[1].transitions
-
-    def rows(transitions: Transition) -> Transition:
-        return jax.tree.map(lambda x: x.swapaxes(0, 1), transitions)
-
     example = example_transition(env)
 
-    def init(key: jax.Array) -> TrainState:
-        key, key_agent, key_data = jax.random.split(key, 3)
-        agent_state = agent.init(key_agent)
+    def create(key: jax.Array) -> TrainState:
+        key, key_agent = jax.random.split(key)
         data = replay.init(example, config.replay_rows, horizon)
-        data = replay.insert(data, rows(collect(agent_state, key_data, num_initial)))
-        return TrainState(agent_state, data, key, jnp.zeros((), jnp.int32), jnp.asarray(num_initial * horizon))
+        return TrainState(agent.init(key_agent), data, key, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
-    def epoch(state: TrainState) -> tuple[TrainState, Metrics]:
-        key, key_data, key_update = jax.random.split(state.key, 3)
-        transitions = collect(state.agent, key_data, config.num_envs)
-        data = replay.insert(state.replay, rows(transitions))
-        agent_state, metrics = agent.update(state.agent, data, key_update)
-        metrics = metrics | {
+    def add(state: TrainState, num: int) -> tuple[TrainState, Transition]:
+        """The state with `num` episodes more, and their transitions [T, num, ...]."""
+        key, key_data = jax.random.split(state.key)
+        key_tasks, key_roll = jax.random.split(key_data)
+        tasks = env.sample_tasks(key_tasks, "train", num)
+        memory = agent.begin(state.agent, num)
+        _, unrolled = rollout.unroll(env, agent, state.agent, memory, tasks, key_roll, horizon, True)
+        rows = jax.tree.map(lambda x: x.swapaxes(0, 1), unrolled.transitions)
+        data = replay.insert(state.replay, rows)
+        return state._replace(replay=data, key=key, env_steps=state.env_steps + num * horizon), unrolled.transitions
+
+    def collect(state: TrainState) -> tuple[TrainState, Metrics]:
+        state, transitions = add(state, config.num_envs)
+        return state, {
             "train_return": jnp.mean(rollout.first_episode_return(transitions)),
             "diverged": jnp.sum(~transitions.valid),
-            "replay_rows": data.size,
+            "replay_rows": state.replay.size,
         }
-        steps = state.env_steps + config.num_envs * horizon
-        return TrainState(agent_state, data, key, state.epoch + 1, steps), metrics
+
+    def learn(state: TrainState) -> tuple[TrainState, Metrics]:
+        key, key_update = jax.random.split(state.key)
+        agent_state, metrics = agent.update(state.agent, state.replay, key_update)
+        return state._replace(agent=agent_state, key=key, epoch=state.epoch + 1), metrics
 
     def evaluate(state: TrainState, key: jax.Array) -> Evaluation:
         return rollout.evaluate(env, agent, state.agent, key, config.eval_episodes)
 
     return Trainer(
         num_seeds=num_seeds,
-        init=lambda key: over_seeds(init, num_seeds)(jax.random.split(key, num_seeds)),
-        epoch=over_seeds(epoch, num_seeds),
+        create=lambda key: over_seeds(create, num_seeds)(jax.random.split(key, num_seeds)),
+        fill=over_seeds(lambda state: add(state, num_initial)[0], num_seeds),
+        collect=over_seeds(collect, num_seeds),
+        learn=over_seeds(learn, num_seeds),
         evaluate=lambda state, key: over_seeds(evaluate, num_seeds)(state, jax.random.split(key, num_seeds)),
         env_steps_per_epoch=config.num_envs * horizon,
         replay_bytes=num_seeds * replay.num_bytes(example, config.replay_rows, horizon),

@@ -67,13 +67,17 @@ def test_one_compile_per_program(tmp_path):
     traces = []
     trainer = toy.trainer()
 
-    def epoch(state):
-        traces.append(None)
-        return trainer.epoch(state)
+    def counted(function):
+        def call(*args):
+            traces.append(function)
+            return function(*args)
 
-    experiment = loop.Experiment(trainer._replace(epoch=epoch), toy.SPEC, toy.TASKS, {})
+        return call
+
+    parts = {name: counted(getattr(trainer, name)) for name in ("collect", "learn", "evaluate")}
+    experiment = loop.Experiment(trainer._replace(**parts), toy.SPEC, toy.TASKS, {})
     loop.run(experiment, loop.RunConfig(epochs=5), tmp_path, {})
-    assert len(traces) == 1
+    assert len(traces) == len(set(traces)) == 3
 
 
 def test_seeds_are_reported_one_by_one(tmp_path):
