@@ -144,7 +144,7 @@ HUMANOID_TIMESTEP = 0.003
 
 def humanoid_dir(before, after, action, spec, dt):
     """0.25 (d com_xy . (cos, sin)) / 0.003 - 0.1 sum a^2 + 5."""
-    moved = after.derived["com"][:2] - before.derived["com"][:2]
+    moved = after.derived["subtree_com"][0, :2] - before.derived["subtree_com"][0, :2]
     return 0.25 * jnp.dot(moved, spec) / HUMANOID_TIMESTEP - _control_cost(0.1, action) + 5.0
 
 

@@ -26,8 +26,8 @@ class Body(NamedTuple):
     """Whether the episode may go on; None if it never terminates."""
     timestep: float | None = None
     """Seconds per substep; None for the model file's."""
-    derive: Callable[[Physics], Callable[[PhysicsState], dict[str, jax.Array]]] | None = None
-    """What it computes from each state, once, for its observation and its rewards."""
+    derived: tuple[str, ...] = ()
+    """Fields of `mjData` that its observation or its rewards read; of `envs.physics.base.DERIVED`."""
 
 
 def environment(body: Body, physics: Physics, variant: str) -> Environment:
@@ -38,12 +38,7 @@ def environment(body: Body, physics: Physics, variant: str) -> Environment:
     configuration, with zero reward, `truncated` and `metrics["diverged"]` set: nothing non-finite leaves.
     """
     low, high = jnp.asarray(physics.ctrl_range).T
-    derive = body.derive(physics) if body.derive else lambda state: {}
-
-    def complete(state: PhysicsState) -> PhysicsState:
-        return state._replace(derived=derive(state))
-
-    at_rest = complete(physics.init(physics.qpos0, jnp.zeros(physics.nv)))
+    at_rest = physics.init(physics.qpos0, jnp.zeros(physics.nv))
     nothing = Task(jnp.zeros(1, jnp.int32), jnp.zeros((1, 0)), jnp.zeros(1, jnp.int32))
     spec = EnvSpec(
         name=body.name,
@@ -59,7 +54,7 @@ def environment(body: Body, physics: Physics, variant: str) -> Environment:
     )
 
     def state_from(key, task, qpos, qvel):
-        state = complete(physics.init(qpos, qvel))
+        state = physics.init(qpos, qvel)
         obs = body.obs(state)
         false = jnp.zeros((), bool)
         return State(
@@ -84,7 +79,6 @@ def environment(body: Body, physics: Physics, variant: str) -> Environment:
         ctrl = low + (jnp.clip(action, -1.0, 1.0) + 1.0) * 0.5 * (high - low)
         after = physics.step(state.physics, ctrl.astype(state.physics.qpos.dtype), body.frame_skip)
         diverged = ~is_finite(after) | ~jnp.all(jnp.isfinite(action))
-        after = complete(after)
         reference = jax.tree.map(lambda x, y: x.astype(y.dtype), at_rest, after)._replace(model=after.model)
         after = where(diverged, reference, after)
         obs = body.obs(after)

@@ -51,4 +51,4 @@ def load(body, engine: str = "auto", variant: str = "fast", varied: Sequence[str
         return point.physics()
     model = models.load(body.file, variant, body.timestep)
     module = importlib.import_module(f"envs.physics.{engine}")
-    return module.make(model, varied)
+    return module.make(model, varied, body.derived)

@@ -11,7 +11,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import mujoco
+import numpy as np
 from jaxtyping import Array, Bool, Float
+from mujoco import mjx
 
 
 class PhysicsState(NamedTuple):
@@ -24,10 +26,12 @@ class PhysicsState(NamedTuple):
     time: Float[Array, ""]
     ctrl: Float[Array, " nu"]
     """The control that led here; zero at the start. The next step does not depend on it."""
+    qfrc_actuator: Float[Array, " nv"]
+    """Its forces and torques on the joints, N and N m."""
     model: dict[str, Array]
     """Fields of the model that this simulation has values of its own for; see `envs.physics.dynamics`."""
     derived: dict[str, Array]
-    """What its body computes from all this, once, for observations, rewards and termination."""
+    """Fields of `mjData` that its body's observation or reward reads, at this state; see `derive`."""
 
 
 StepFn = Callable[[PhysicsState, jax.Array, int], PhysicsState]
@@ -55,24 +59,62 @@ class Physics(NamedTuple):
     """What the engine has loaded; None for closed-form physics."""
 
 
-def from_model(engine: str, model: mujoco.MjModel, step: StepFn, varied: Sequence[str] = ()) -> Physics:
+DERIVED = ("subtree_com", "cinert", "cvel")
+"""Fields of `mjData` that a state can come with: [nbody, 3] centre of mass of each body and what hangs on it, m;
+[nbody, 10] and [nbody, 6] inertia and velocity of each body about it."""
+
+
+def derive(model: mujoco.MjModel, names: Sequence[str]) -> Callable[[PhysicsState], PhysicsState]:
+    """XLA's computation of the fields `names` of `DERIVED`, at the state itself.
+
+    `mj_step` leaves those of one substep before.
+    """
+    if not names:
+        return lambda state: state
+    device_model = mjx.put_model(model, impl="jax")
+
+    def of(state: PhysicsState) -> PhysicsState:
+        own = device_model.replace(**state.model)
+        data = mjx.make_data(device_model, impl="jax").replace(qpos=state.qpos, qvel=state.qvel)
+        for stage in (mjx.kinematics, mjx.com_pos, mjx.com_vel):
+            data = stage(own, data)
+        found = {"subtree_com": data.subtree_com, "cinert": data._impl.cinert, "cvel": data.cvel}
+        return state._replace(derived={name: found[name].astype(state.qpos.dtype) for name in names})
+
+    return of
+
+
+def from_model(
+    engine: str,
+    model: mujoco.MjModel,
+    step: StepFn,
+    complete: Callable[[PhysicsState], PhysicsState],
+    varied: Sequence[str] = (),
+) -> Physics:
     """An engine's `step` with what an environment needs to know of `model`.
 
     Args:
       engine: its name.
-      model: what it has loaded.
-      step: takes `state.model` into account.
+      model: what it has loaded. Its actuators are motors on single joints.
+      step: takes `state.model` into account, and makes `state.derived` current.
+      complete: does so for a state that no step led to.
       varied: fields of the model in which simulations differ.
     """
 
     def init(qpos: jax.Array, qvel: jax.Array) -> PhysicsState:
         own = {name: jnp.asarray(getattr(model, name), jnp.result_type(float)) for name in varied}
-        return cold_start(qpos, qvel, model.nu)._replace(model=own)
+        return complete(cold_start(qpos, qvel, model.nu)._replace(model=own))
+
+    gear = np.zeros((model.nv, model.nu))
+    gear[model.jnt_dofadr[model.actuator_trnid[:, 0]], np.arange(model.nu)] = model.actuator_gear[:, 0]
+
+    def step_and_note(state: PhysicsState, ctrl: jax.Array, n: int) -> PhysicsState:
+        return step(state, ctrl, n)._replace(ctrl=ctrl, qfrc_actuator=jnp.asarray(gear, ctrl.dtype) @ ctrl)
 
     return Physics(
         engine=engine,
         init=init,
-        step=step,
+        step=step_and_note,
         qpos0=jnp.asarray(model.qpos0),
         timestep=float(model.opt.timestep),
         ctrl_range=tuple((float(low), float(high)) for low, high in model.actuator_ctrlrange),
@@ -85,7 +127,8 @@ def cold_start(qpos: jax.Array, qvel: jax.Array, nu: int = 0) -> PhysicsState:
     """A `PhysicsState` at time 0 whose solver has no history: qpos [nq], qvel [nv], for `nu` actuators."""
     dtype = jnp.result_type(float)
     qpos, qvel = jnp.asarray(qpos, dtype), jnp.asarray(qvel, dtype)
-    return PhysicsState(qpos, qvel, jnp.zeros_like(qvel), jnp.zeros((), dtype), jnp.zeros(nu, dtype), {}, {})
+    warmstart, torque, ctrl = jnp.zeros_like(qvel), jnp.zeros_like(qvel), jnp.zeros(nu, dtype)
+    return PhysicsState(qpos, qvel, warmstart, jnp.zeros((), dtype), ctrl, torque, {}, {})
 
 
 def is_finite(state: PhysicsState, limit: float = 1e6) -> Bool[Array, ""]:

@@ -7,13 +7,14 @@ import mujoco
 from mujoco import mjx
 
 from envs.physics import capsules
-from envs.physics.base import Physics, PhysicsState, from_model
+from envs.physics.base import Physics, PhysicsState, derive, from_model
 
 
-def make(model: mujoco.MjModel, varied: Sequence[str] = ()) -> Physics:
-    """Load `model` into MJX; simulations differ in the fields `varied` of it."""
+def make(model: mujoco.MjModel, varied: Sequence[str] = (), derived: Sequence[str] = ()) -> Physics:
+    """Load `model` into MJX; simulations differ in the fields `varied` of it, and come with the fields `derived`."""
     capsules.repair()
     device_model = mjx.put_model(model, impl="jax")
+    complete = derive(model, derived)
 
     def step(state: PhysicsState, ctrl: jax.Array, n: int) -> PhysicsState:
         own = device_model.replace(**state.model)
@@ -21,8 +22,7 @@ def make(model: mujoco.MjModel, varied: Sequence[str] = ()) -> Physics:
             qpos=state.qpos, qvel=state.qvel, qacc_warmstart=state.qacc_warmstart, time=state.time, ctrl=ctrl
         )
         data = jax.lax.fori_loop(0, n, lambda _, d: mjx.step(own, d), data)
-        return state._replace(
-            qpos=data.qpos, qvel=data.qvel, qacc_warmstart=data.qacc_warmstart, time=data.time, ctrl=ctrl
-        )
+        after = state._replace(qpos=data.qpos, qvel=data.qvel, qacc_warmstart=data.qacc_warmstart, time=data.time)
+        return complete(after)
 
-    return from_model("mjx", model, step, varied)
+    return from_model("mjx", model, step, complete, varied)

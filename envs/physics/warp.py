@@ -17,17 +17,22 @@ from jax.custom_batching import custom_vmap
 from mujoco import mjx
 
 from envs.physics import capsules
-from envs.physics.base import Physics, PhysicsState, from_model
+from envs.physics.base import Physics, PhysicsState, derive, from_model
 
 
 def make(
-    model: mujoco.MjModel, varied: Sequence[str] = (), graph_mode: str | None = None, capacity: float = 1.0
+    model: mujoco.MjModel,
+    varied: Sequence[str] = (),
+    derived: Sequence[str] = (),
+    graph_mode: str | None = None,
+    capacity: float = 1.0,
 ) -> Physics:
     """Load `model` into MJX-Warp.
 
     Args:
       model: compiled model.
       varied: fields of the model in which simulations differ.
+      derived: of `DERIVED`, what states come with.
       graph_mode: how the kernels are captured into a CUDA graph on a GPU: `WARP` (MJX's default), `WARP_STAGED`,
         `JAX` or `NONE` (see `warp.JaxCallableGraphMode`). A CPU has no graphs.
       capacity: fraction of the model's greatest possible number of contacts to make room for.
@@ -37,6 +42,7 @@ def make(
     capsules.repair_warp()
     mode = graph_mode and warp.JaxCallableGraphMode[graph_mode]
     device_model = mjx.put_model(model, impl="warp", graph_mode=mode)
+    complete = derive(model, derived)
     # MJX's own arrays have one slot per possible contact and constraint: nothing can exceed them.
     most = mjx.make_data(model, impl="jax")._impl
     num_contacts, num_constraints = math.ceil(capacity * most.ncon), max(1, math.ceil(capacity * most.nefc))
@@ -64,7 +70,7 @@ def make(
             fits = now._impl.overflow.reshape(()) == 0
             qpos = jnp.where(fits, now.qpos, jnp.nan)
             warmstart = now.qacc_warmstart
-            return state._replace(qpos=qpos, qvel=now.qvel, qacc_warmstart=warmstart, time=now.time, ctrl=ctrl)
+            return state._replace(qpos=qpos, qvel=now.qvel, qacc_warmstart=warmstart, time=now.time)
 
         flat = jax.tree.map(lambda x: x.reshape(num_worlds, *x.shape[len(lead) :]), (state, ctrl))
         after = jax.vmap(one)(*flat)
@@ -81,9 +87,9 @@ def make(
     def step(state: PhysicsState, ctrl: jax.Array, n: int) -> PhysicsState:
         single = jax.tree.map(lambda x: x.astype(jnp.float32), state)
         after = advance(single, ctrl.astype(jnp.float32), n)
-        return jax.tree.map(lambda new, old: new.astype(old.dtype), after, state)
+        return complete(jax.tree.map(lambda new, old: new.astype(old.dtype), after, state))
 
-    return from_model("warp", model, step, varied)
+    return from_model("warp", model, step, complete, varied)
 
 
 def _uniform(leaf):

@@ -176,7 +176,7 @@ def test_humanoid_reward():
     state = env.reset(jax.random.key(0), task)
     action = jnp.linspace(-1.5, 1.0, 17)
     after = env.step(state, action)
-    moved = (after.physics.derived["com"] - state.physics.derived["com"])[:2]
+    moved = (after.physics.derived["subtree_com"] - state.physics.derived["subtree_com"])[0, :2]
     applied = 0.4 * np.clip(action, -1, 1)
     expected = 0.25 * np.dot(moved, task.spec) / 0.003 - control(0.1, applied) + 5
     np.testing.assert_allclose(after.reward, expected, rtol=1e-4)
