@@ -106,13 +106,15 @@ def outcome(run: Path) -> dict[str, Any]:
     last = [r for r in read_metrics(run / "metrics.jsonl") if r.get("test_return") is not None][-1]
     evaluation, tasks = evaluations.load(run / "evaluation.npz")
     classes = tasks.family if len(np.unique(tasks.family)) > 1 else tasks.label
+    stationary = not np.any(evaluation.task_changed)  # otherwise the tasks are those of the first steps alone
+    matched = matched_accuracy(np.asarray(evaluation.components)[0, 0], classes) if stationary else None
     scores = json.loads((run / "summary.json").read_text()).get("recent_score_by_family", {})
     return {
         "test_return": last["test_return"],
         "test_return_by_family": last["test_return_by_family"],
         "recognition_accuracy": last.get("recognition_accuracy"),
         "cluster_purity": last.get("test_cluster_purity"),
-        "matched_accuracy": matched_accuracy(np.asarray(evaluation.components)[0, 0], classes),
+        "matched_accuracy": matched,
         "epoch": last["epoch"],
         "env_steps": last["env_steps"],
         "seconds": last["seconds"],

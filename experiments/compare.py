@@ -32,7 +32,8 @@ def comparison(env: str, algorithms: Sequence[str]) -> Comparison:
         raise ConfigurationError("--algorithms needs at least one algorithm")
     if unknown := [name for name in algorithms if name not in cli.ALGORITHMS]:
         raise ConfigurationError(f"unknown algorithm {unknown[0]!r}: choose {', '.join(cli.ALGORITHMS)}")
-    return Comparison("Algorithms on the same loop and budget", env, {name: Arm(name) for name in algorithms})
+    measures = ("test_return", "matched_accuracy", "recognition_accuracy")
+    return Comparison("Algorithms on the same loop and budget", env, {name: Arm(name) for name in algorithms}, measures)
 
 
 def compare(config: Config) -> int:
