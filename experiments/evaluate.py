@@ -18,12 +18,13 @@ from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import compilation, loop
 from metarl_jax.training.checkpoint import Checkpoints
 from metarl_jax.training.logging import write_json
+from metarl_jax.training.trainer import Config as DataConfig
 from metarl_jax.types import EnvSpec
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Returns of episodes 1..K on every held-out task, from the last good checkpoint of a run."""
+    """Returns of episodes 1..K on every held-out (or training) task, from the last good checkpoint of a run."""
 
     run: str
     """Run directory."""
@@ -35,25 +36,29 @@ class Config:
     """Engine to evaluate on; None: as the run was configured."""
     variant: str | None = None
     """Model variant to evaluate on, fast or reference; None: the run's."""
+    tasks: str | None = None
+    """`test`, the held-out tasks, or `train`; None: the run's (`test`, unless it was told otherwise)."""
     json: str | None = None
     """Also write the numbers to this file."""
 
 
 def load(
-    run: str | Path, episodes: int | None = None, **changes: str | None
+    run: str | Path, episodes: int | None = None, tasks: str | None = None, **changes: Any
 ) -> tuple[loop.Experiment, Any, dict[str, Any]]:
     """Rebuild a run from its directory.
 
     Args:
       run: its directory.
       episodes: in a row, per evaluation; None for the run's own number.
+      tasks: of evaluations, `test` or `train`; None for the run's own.
       **changes: fields of its configuration to replace, such as `variant`; None leaves one as it is.
 
     Returns:
       The experiment, its `TrainState`, and the checkpoint's `epoch` and `seconds`.
 
     Raises:
-      ConfigurationError: not a run directory, an unknown algorithm, or no checkpoint yet.
+      ConfigurationError: not a run directory, an unknown algorithm, no checkpoint yet, or `tasks` of a run on stored
+        data, whose evaluation plays all of the data's.
     """
     content = rundir.read(run, "--run")
     name = content["algorithm"]
@@ -62,6 +67,10 @@ def load(
     module = importlib.import_module(cli.ALGORITHMS[name])
     config = rundir.fill(module.Config(), content["config"], run)
     config = dataclasses.replace(config, **{k: v for k, v in changes.items() if v is not None})
+    if tasks is not None:
+        if not isinstance(config.data, DataConfig):
+            raise ConfigurationError(f"--tasks: evaluations of {name} play all tasks of its data: leave the flag out")
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, eval_tasks=tasks))
     experiment = module.build(config, episodes=episodes)
     checkpoints = Checkpoints(Path(run) / "checkpoints")
     restored = checkpoints.restore(loop.template(experiment.trainer))
@@ -78,7 +87,9 @@ def evaluate(config: Config) -> int:
     if config.json and not Path(config.json).absolute().parent.is_dir():
         raise ConfigurationError(f"--json: there is no directory for {config.json}")
     compilation.configure()
-    experiment, state, info = load(config.run, config.episodes, physics=config.physics, variant=config.variant)
+    experiment, state, info = load(
+        config.run, config.episodes, config.tasks, physics=config.physics, variant=config.variant
+    )
     trainer = experiment.trainer
     evaluation = jax.device_get(jax.jit(trainer.evaluate)(state, jax.random.key(config.seed), *trainer.constants))
     returns = np.asarray(evaluation.returns).mean(0)

@@ -73,9 +73,8 @@ def experiment(
         "tasks": f"{env.train_tasks.family.shape[0]} train, {env.test_tasks.family.shape[0]} test",
         "environments": data.num_envs,
     }
-    return Experiment(
-        trainer.make(env, agent, data, config.run.seeds), env.spec, env.test_tasks, description | dict(more)
-    )
+    made = trainer.make(env, agent, data, config.run.seeds)
+    return Experiment(made, env.spec, trainer.tasks_of(env, data.eval_tasks), description | dict(more))
 
 
 def describe(spec: envs.EnvSpec) -> dict[str, Any]:

@@ -1,9 +1,12 @@
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from benchmarks.adaptation import after_changes, settled
 from benchmarks.programs import product_flops
 from benchmarks.time_to_return import crossing
+from metarl_jax.types import Evaluation
 
 
 def test_a_target_is_reached_by_three_evaluations_in_a_row():
@@ -30,3 +33,16 @@ def test_products_in_loops_count_as_often_as_they_run():
     assert product_flops(loss, b) == 3 * 240
     assert product_flops(jax.jit(jax.grad(loss)), b) == 6 * 240
     assert product_flops(jax.vmap(lambda x: x @ b), jnp.ones((7, 4, 5))) == 7 * 240
+
+
+def test_rewards_are_counted_from_some_steps_after_a_change():
+    """Task 0 changes after steps 2 and 9 of 12, task 1 after 2 and 4, task 2 never; rewards are 100 task + step."""
+    changed = np.zeros((1, 12, 3), bool)
+    changed[0, [2, 9], 0] = changed[0, [2, 4], 1] = True
+    rewards = np.arange(12.0)[None, :, None] + 100.0 * np.arange(3)
+    nothing = np.zeros((*rewards.shape, 1))
+    one = Evaluation(rewards, nothing, nothing, changed, nothing)
+    batched = Evaluation(*(np.stack([x, x]) for x in one[:5]))  # two seeds
+    # Steps 5 and 6 of task 0; another change comes too early, or the end: neither counts. Steps 7 and 8 of task 1.
+    np.testing.assert_allclose(after_changes(batched, 2, 2), [5.5, 107.5] * 2)
+    np.testing.assert_allclose(settled(one, 10), [10.5, 110.5, 210.5])

@@ -24,7 +24,9 @@ class Config:
     initial_episodes: int | None = None
     """Random episodes before the first epoch; None: one per training task."""
     eval_episodes: int = 1
-    """Episodes in a row per held-out task; the first is zero-shot."""
+    """Episodes in a row per task of an evaluation; the first is zero-shot."""
+    eval_tasks: str = "test"
+    """Tasks of evaluations: `test`, the held-out ones, or `train`."""
 
 
 def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> Trainer:
@@ -37,7 +39,7 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> 
       num_seeds: seeds trained at once, by vmap over whole epochs.
 
     Raises:
-      ConfigurationError: a size is not positive, or the initial data does not fit the replay.
+      ConfigurationError: a size is not positive, the initial data does not fit the replay, or an unknown `eval_tasks`.
     """
     num_train = env.train_tasks.family.shape[0]
     num_initial = num_train if config.initial_episodes is None else config.initial_episodes
@@ -48,6 +50,7 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> 
     if config.replay_rows < max(num_initial, config.num_envs):
         need = max(num_initial, config.num_envs)
         raise ConfigurationError(f"replay_rows is {config.replay_rows}, but one block of data has {need} rows")
+    eval_tasks = tasks_of(env, config.eval_tasks)
     horizon = env.spec.horizon
 
     example = example_transition(env)
@@ -82,7 +85,7 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> 
         return state._replace(agent=agent_state, key=key, epoch=state.epoch + 1), metrics
 
     def evaluate(state: TrainState, key: jax.Array) -> Evaluation:
-        return rollout.evaluate(env, agent, state.agent, key, config.eval_episodes)
+        return rollout.evaluate(env, agent, state.agent, key, config.eval_episodes, eval_tasks)
 
     return Trainer(
         num_seeds=num_seeds,
@@ -94,6 +97,18 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> 
         env_steps_per_epoch=config.num_envs * horizon,
         replay_bytes=num_seeds * replay.num_bytes(example, config.replay_rows, horizon),
     )
+
+
+def tasks_of(env: Environment, name: str) -> Any:
+    """The tasks [N, ...] that evaluations play.
+
+    Raises:
+      ConfigurationError: neither `test` nor `train`.
+    """
+    known = {"test": env.test_tasks, "train": env.train_tasks}
+    if name not in known:
+        raise ConfigurationError(f"unknown eval_tasks {name!r}: choose test or train")
+    return known[name]
 
 
 def over_seeds(function: Callable[..., Any], num_seeds: int, shared: int = 0) -> Callable[..., Any]:

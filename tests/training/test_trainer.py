@@ -105,6 +105,13 @@ def test_evaluation_is_of_the_test_tasks():
     assert same(state, two_epochs(1)[2])
 
 
+def test_evaluation_is_of_the_training_tasks_if_told():
+    env = helpers.environment()
+    t = trainer.make(env, AGENT, dataclasses.replace(CONFIG, eval_tasks="train"))
+    result = jax.jit(t.evaluate)(two_epochs(1)[2], jax.random.key(0))
+    np.testing.assert_allclose(result.returns, [[[3, 60, -21, 63]]])
+
+
 def test_example_transition_matches_what_is_collected():
     first = two_epochs(1)[0]
     example = trainer.example_transition(helpers.environment())
@@ -118,6 +125,7 @@ def test_example_transition_matches_what_is_collected():
         ({"num_envs": 0}, 1, "num_envs must be >= 1, got 0"),
         ({"initial_episodes": 0}, 1, "initial_episodes must be >= 1, got 0"),
         ({}, 0, "seeds must be >= 1, got 0"),
+        ({"eval_tasks": "held-out"}, 1, "unknown eval_tasks 'held-out': choose test or train"),
         ({"replay_rows": 3}, 1, "replay_rows is 3, but one block of data has 4 rows"),
         ({"num_envs": 9}, 1, "replay_rows is 8, but one block of data has 9 rows"),
         ({"initial_episodes": 20}, 1, "one block of data has 20 rows"),
