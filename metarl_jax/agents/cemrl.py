@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metarl_jax.agents import belief_forms, control
 from metarl_jax.data import statistics
-from metarl_jax.data.replay import Replay, Vectors, sample_siblings, sample_windows
+from metarl_jax.data.replay import Replay, Vectors
 from metarl_jax.data.statistics import Scale
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import context_vae, sac
@@ -109,19 +109,16 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         """An epoch's VAE updates on fresh windows."""
         scale = statistics.scale(replay.moments)
 
-        def update(vae: context_vae.State, key: PRNGKeyArray):
-            key_sample, key_sibling, key_train = jax.random.split(key, 3)
-            windows = sample_windows(replay, key_sample, config.vae.batch_size, config.vae_window or config.window)
-            siblings = sample_siblings(replay, key_sibling, windows) if config.vae.decode == "task" else None
-            return context_vae.train_step(vae, windows, key_train, config.vae, vae_spec, scale, siblings)
+        def step(vae: context_vae.State, windows: Transition, siblings: Transition | None, key: PRNGKeyArray):
+            return context_vae.train_step(vae, windows, key, config.vae, vae_spec, scale, siblings)
 
-        vae, metrics = control.repeat(update, state.vae, control.num_vae_updates(config, state.num_epochs), key)
+        num = control.num_vae_updates(config, state.num_epochs)
+        vae, metrics = control.train_vae(config, config.vae, step, state.vae, replay, num, key)
         return state._replace(vae=vae, scale=scale), metrics
 
     def make_pool(state: State, replay: Replay, key: PRNGKeyArray) -> sac.Batch:
         key_sample, key_before, key_after = jax.random.split(key, 3)
-        last_only = not config.use_trajectory_sample_sac
-        windows = sample_windows(replay, key_sample, config.pool_windows, config.window, any_last_step=last_only)
+        windows = control.fresh_windows(config, replay, key_sample)
         beliefs = context_vae.infer(state.vae.encoder, config.vae, vae_spec, state.scale, windows)
         before = belief_forms.vector(config.belief, beliefs.before, key_before)
         after = belief_forms.vector(config.belief, beliefs.after, key_after)
@@ -130,10 +127,10 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     def update(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
         key_vae, key_sac = jax.random.split(key)
         state, vae_metrics = train_vae(state, replay, key_vae)
-        learnt = control.State(state.sac, state.belief_scale)
-        learnt, sac_metrics = control.train(config, sac_spec, learnt, lambda k: make_pool(state, replay, k), key_sac)
         updates = control.num_vae_updates(config, state.num_epochs) + config.sac_updates
-        state = state._replace(sac=learnt.sac, belief_scale=learnt.belief_scale, num_epochs=state.num_epochs + 1)
+        state, sac_metrics = control.finish_epoch(
+            config, sac_spec, state, lambda k: make_pool(state, replay, k), key_sac
+        )
         return state, vae_metrics | sac_metrics | {"updates": updates}
 
     return Agent(init, begin, act, observe, update, describe)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metarl_jax.data import statistics
+from metarl_jax.data.replay import Replay, sample_siblings, sample_windows
 from metarl_jax.data.statistics import Scale
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import decoding, sac
@@ -114,6 +115,34 @@ def repeat(
 
     no_metrics = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: update(learner, key)[1]))
     return jax.lax.fori_loop(0, num, body, (learner, no_metrics))
+
+
+def train_vae(
+    config: Config,
+    vae_config: decoding.Config,
+    train_step: Callable[[Any, Transition, Transition | None, PRNGKeyArray], tuple[Any, Metrics]],
+    vae: Any,
+    replay: Replay,
+    num: Int[Array, ""],
+    key: PRNGKeyArray,
+) -> tuple[Any, Metrics]:
+    """`num` updates (vae, windows, siblings, key) on fresh windows, with other episodes of their tasks if it decodes
+    them.
+    """
+
+    def update(vae, key):
+        key_sample, key_sibling, key_train = jax.random.split(key, 3)
+        windows = sample_windows(replay, key_sample, vae_config.batch_size, config.vae_window or config.window)
+        siblings = sample_siblings(replay, key_sibling, windows) if vae_config.decode == "task" else None
+        return train_step(vae, windows, siblings, key_train)
+
+    return repeat(update, vae, num, key)
+
+
+def fresh_windows(config: Config, replay: Replay, key: PRNGKeyArray) -> Transition:
+    """Windows [T, N, ...] for a pool."""
+    last_only = not config.use_trajectory_sample_sac
+    return sample_windows(replay, key, config.pool_windows, config.window, any_last_step=last_only)
 
 
 def seen(config: Config, scale: Scale, obs: Float[Array, "... obs"]) -> Float[Array, "... obs"]:
@@ -221,3 +250,11 @@ def train(
     num_pools = config.sac_updates // (policy_every * config.updates_per_pool)
     state, metrics = jax.lax.scan(epoch_of_pool, state, jax.random.split(key, num_pools))
     return state, jax.tree.map(jnp.mean, metrics)
+
+
+def finish_epoch(
+    config: Config, spec: sac.Spec, state: Any, make_pool: Callable[[PRNGKeyArray], sac.Batch], key: PRNGKeyArray
+) -> tuple[Any, Metrics]:
+    """`train` for an agent's state, which has `sac`, `belief_scale` and `num_epochs`: the last part of its epoch."""
+    learnt, metrics = train(config, spec, State(state.sac, state.belief_scale), make_pool, key)
+    return state._replace(**learnt._asdict(), num_epochs=state.num_epochs + 1), metrics

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from metarl_jax.agents import belief_forms, control
 from metarl_jax.data import statistics
-from metarl_jax.data.replay import Replay, Vectors, sample_siblings, sample_windows
+from metarl_jax.data.replay import Replay, Vectors
 from metarl_jax.data.statistics import Scale
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import gmm_vae, sac
@@ -165,20 +165,17 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         """An epoch's VAE updates on fresh windows."""
         scale = statistics.scale(replay.moments)
 
-        def update(vae: gmm_vae.State, key: PRNGKeyArray):
-            key_sample, key_sibling, key_train = jax.random.split(key, 3)
-            windows = sample_windows(replay, key_sample, config.vae.batch_size, config.vae_window or config.window)
-            siblings = sample_siblings(replay, key_sibling, windows) if config.vae.decode == "task" else None
-            return gmm_vae.train_step(vae, windows, key_train, config.vae, vae_spec, scale, siblings)
+        def step(vae: gmm_vae.State, windows: Transition, siblings: Transition | None, key: PRNGKeyArray):
+            return gmm_vae.train_step(vae, windows, key, config.vae, vae_spec, scale, siblings)
 
-        vae, metrics = control.repeat(update, state.vae, num_vae_updates(state), key)
+        num = num_vae_updates(state)
+        vae, metrics = control.train_vae(config, config.vae, step, state.vae, replay, num, key)
         return state._replace(vae=vae, scale=scale), metrics
 
     def make_pool(state: State, replay: Replay, key: PRNGKeyArray) -> sac.Batch:
         """Transitions [P, ...] of fresh windows with the beliefs of the current encoder; beliefs not standardised."""
         key_sample, key_before, key_after = jax.random.split(key, 3)
-        last_only = not config.use_trajectory_sample_sac
-        windows = sample_windows(replay, key_sample, config.pool_windows, config.window, any_last_step=last_only)
+        windows = control.fresh_windows(config, replay, key_sample)
         if oracle:
             before, after = windows.obs[..., own_obs_size:], windows.next_obs[..., own_obs_size:]
         else:
@@ -192,10 +189,10 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     def update(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
         key_vae, key_sac = jax.random.split(key)
         state, vae_metrics = train_vae(state, replay, key_vae)
-        learnt = control.State(state.sac, state.belief_scale)
-        learnt, sac_metrics = control.train(config, sac_spec, learnt, lambda k: make_pool(state, replay, k), key_sac)
         updates = num_vae_updates(state) + config.sac_updates
-        state = state._replace(sac=learnt.sac, belief_scale=learnt.belief_scale, num_epochs=state.num_epochs + 1)
+        state, sac_metrics = control.finish_epoch(
+            config, sac_spec, state, lambda k: make_pool(state, replay, k), key_sac
+        )
         return state, vae_metrics | sac_metrics | {"updates": updates}
 
     return Agent(init, begin, act, observe, update, describe)

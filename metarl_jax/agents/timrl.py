@@ -251,8 +251,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
 
     def make_pool(state: State, replay: Replay, key: PRNGKeyArray) -> sac.Batch:
         key_sample, key_before, key_after = jax.random.split(key, 3)
-        last_only = not config.use_trajectory_sample_sac
-        windows = sample_windows(replay, key_sample, config.pool_windows, config.window, any_last_step=last_only)
+        windows = control.fresh_windows(config, replay, key_sample)
         beliefs = gmm_vae.infer(state.vae.encoder, config.vae, vae_spec, state.scale, windows)
         logits_before, logits_after = recognise(state, windows)
         before = belief_forms.vector(config.belief, beliefs.before._replace(logits=logits_before), key_before)
@@ -263,11 +262,11 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         key_vae, key_recognizer, key_sac = jax.random.split(key, 3)
         state, vae_metrics = train_vae(state, replay, key_vae)
         state, recognizer_metrics = train_recognizer(state, replay, key_recognizer)
-        learnt = control.State(state.sac, state.belief_scale)
-        learnt, sac_metrics = control.train(config, sac_spec, learnt, lambda k: make_pool(state, replay, k), key_sac)
         vae_updates = control.num_vae_updates(config, state.num_epochs)
         updates = vae_updates + config.recognizer_updates + config.sac_updates
-        state = state._replace(sac=learnt.sac, belief_scale=learnt.belief_scale, num_epochs=state.num_epochs + 1)
+        state, sac_metrics = control.finish_epoch(
+            config, sac_spec, state, lambda k: make_pool(state, replay, k), key_sac
+        )
         return state, vae_metrics | recognizer_metrics | sac_metrics | {"updates": updates}
 
     stands_for = None if config.labels == "mixture" else lambda task: class_of(spec, task)
