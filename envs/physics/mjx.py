@@ -1,4 +1,8 @@
-"""MJX: the same models as XLA programs, for TPUs and other accelerators."""
+"""MJX: the same models as XLA programs, for TPUs and other accelerators.
+
+On a CPU, XLA's batched Cholesky factorisation waits for the thread pool that it runs in, and two of them at once can
+wait for ever: 256 humanoids do so on two cores. `XLA_FLAGS=--xla_cpu_multi_thread_eigen=false` avoids it.
+"""
 
 from collections.abc import Sequence
 
