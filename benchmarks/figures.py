@@ -21,7 +21,7 @@ DETAILS = {
 
 
 def draw(result: Path, folder: Path = FIGURES) -> Path:
-    """Draw the learning curves of a result file (see `publish`), in a size for three beside each other."""
+    """Draw the learning curves of a result file (see `publish`): a third of a page, or more with a legend."""
     groups: dict[str, list[curves.Curve]] = {}
     for run in json.loads(result.read_text())["runs"]:
         settings = run["config"]["config"]
@@ -30,7 +30,7 @@ def draw(result: Path, folder: Path = FIGURES) -> Path:
     levels = {reference.name: reference.returns for reference in REFERENCES.get(env, ())}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{result.stem}.png"
-    curves.draw_groups(path, groups, levels, against=("minutes",), width=3.4, height=2.7)
+    curves.draw_groups(path, groups, levels, against=("minutes",), width=3.4 if len(groups) == 1 else 6.8, height=2.7)
     return path
 
 
