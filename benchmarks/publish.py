@@ -1,9 +1,10 @@
-"""Turn run directories into the JSON files that README quotes.
+"""Turn run directories into the JSON files that README quotes, and into its figures.
 
     python -m benchmarks.publish runs/moss-cheetah_vel-* --note "two runs side by side, one core each"
 
 Writes `<algorithm>_<env>_<preset>.json`: per run its configuration, versions, commit and devices, every evaluated
-point of its curve, and its summary.
+point of its curve, and its summary. Draws the curves, and copies the images of the first run, to docs/figures; then
+`python -m benchmarks.readme` shows them.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from benchmarks import figures
 from benchmarks.provenance import provenance
 from metarl_jax.training.logging import read_metrics
 
@@ -22,6 +24,7 @@ CURVE = (
     "seconds",
     "train_return",
     "test_return",
+    "test_return_per_seed",
     "test_return_min",
     "test_return_by_family",
     "test_return_by_subtask",
@@ -48,25 +51,32 @@ class Config:
     """How they were run, for the reader."""
     out: Path = Path("benchmarks/results")
     """Folder of the JSON file."""
+    figures: Path = Path("docs/figures")
+    """Folder of the figures."""
 
 
 def published(run: Path) -> dict[str, Any]:
-    """One run, without what a reader does not need."""
-    points = [r for r in read_metrics(run / "metrics.jsonl") if r.get("test_return") is not None]
-    config = json.loads((run / "config.json").read_text())
+    """One run, without what a reader does not need; leaves with one line if it holds no evaluated run."""
+    try:
+        points = [r for r in read_metrics(run / "metrics.jsonl") if r.get("test_return") is not None]
+        config, summary = (json.loads((run / f"{name}.json").read_text()) for name in ("config", "summary"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise SystemExit(f"error: {run} holds no finished run (config.json, metrics.jsonl, summary.json)") from error
+    if not points:
+        raise SystemExit(f"error: {run} was never evaluated")
     settings = config["config"]
     settings["run"]["run_dir"] = None  # says nothing on another machine
     if isinstance(settings["data"], str):  # a data set, of which the name says enough
         settings["data"] = Path(settings["data"]).name
     return {
         "config": config,
-        "summary": json.loads((run / "summary.json").read_text()),
+        "summary": summary,
         "curve": [{name: point[name] for name in CURVE if name in point} for point in points],
     }
 
 
 def main(config: Config) -> None:
-    """Write one file for all runs."""
+    """Write one file for all runs, and their figures."""
     runs = [published(run) for run in config.runs]
     names = {"_".join((r["config"]["algorithm"], *(r["config"]["config"][k] for k in ("env", "preset")))) for r in runs}
     if len(names) != 1:
@@ -76,6 +86,8 @@ def main(config: Config) -> None:
     path.write_text(json.dumps({"note": config.note, "machine": machine, "runs": runs}, indent=1) + "\n")
     finals = ", ".join(f"{r['summary']['test_return']:.1f}" for r in runs)
     print(f"wrote {path}: final test returns {finals}")
+    for image in (figures.draw(path, config.figures), *figures.keep(config.runs[0], path.stem, config.figures)):
+        print(image)
 
 
 if __name__ == "__main__":

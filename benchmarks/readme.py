@@ -1,24 +1,20 @@
-"""Write README's result tables from the JSON files beside this module: python -m benchmarks.readme."""
+"""Write README's results from the JSON files beside this module, and draw them: python -m benchmarks.readme."""
 
 import json
-from pathlib import Path
 from typing import Any
 
+from benchmarks import figures
+from benchmarks.figures import ROOT
 from benchmarks.physics import BENCHMARKS as BODIES
+from benchmarks.references import REFERENCES
 from benchmarks.time_to_return import ROWS, crossing
 
-ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- results: written by benchmarks/readme.py -->\n", "<!-- end of results -->\n"
 
-REFERENCES = {
-    "cheetah_vel": "idle -300; CEMRL -17 to -25, 13-22 h on a GPU",
-    "cheetah_dir": "idle 0; CEMRL 1630-1998, 18-22 h on a GPU",
-    "point_robot": "idle -21",
-    "cheetah_multitask": "idle -200",
-    "ant_multitask": "idle -200",
-}
-"""What a learner's return is compared with."""
+LEARNING = [f"moss_{env}_fast" for env in REFERENCES]
+RECOGNITION = sorted(path.stem for path in RESULTS.glob("timrl_*_fast.json"))
+"""Results that are told by return and by recognition, with figures."""
 
 
 def read(name: str) -> dict[str, Any]:
@@ -45,24 +41,26 @@ def reached(env: str, curve: list[dict[str, Any]]) -> str:
 def learning() -> str:
     """Every published run."""
     rows = []
-    for env, reference in REFERENCES.items():
-        for run in read(f"moss_{env}_fast")["runs"]:
-            summary, seeds = run["summary"], run["config"]["config"]["run"]
+    for name in LEARNING:
+        for run in read(name)["runs"]:
+            config, summary = run["config"]["config"], run["summary"]
+            env, seeds = config["env"], config["run"]
             seed = str(seeds["seed"]) if seeds["seeds"] == 1 else f"{seeds['seeds']} vmapped"
-            returns = [f"{summary[name]:.1f}" for name in ("test_return", "best_test_return")]
+            returns = [f"{summary[kind]:.1f}" for kind in ("test_return", "best_test_return")]
             seconds = [f"{summary['seconds']:.0f}", f"{summary['compile_seconds']:.0f}"]
             budget = [f"{summary['env_steps']:,}", *seconds]
-            rows.append([f"`{env}`", seed, *budget, reached(env, run["curve"]), *returns, reference])
+            rows.append([f"`{env}`", seed, *budget, reached(env, run["curve"]), *returns])
+            rows[-1].append("; ".join(map(str, REFERENCES[env])))
     head = ["benchmark", "seed", "env steps", "training seconds", "compilation", "reached", "final", "best"]
     head.append("reference level")
-    return table(head, rows)
+    return table(head, rows) + figures.gallery(LEARNING)
 
 
 def recognition() -> str:
     """Every published run of TIMRL."""
     rows = []
-    for path in sorted(RESULTS.glob("timrl_*_fast.json")):
-        for run in read(path.stem)["runs"]:
+    for name in RECOGNITION:
+        for run in read(name)["runs"]:
             config, summary = run["config"]["config"], run["summary"]
             by_step = summary["recognition"]["accuracy"]
             accuracies = [f"{x:.3f}" for x in (summary["recognition_accuracy"], by_step[5], by_step[20])]
@@ -70,7 +68,8 @@ def recognition() -> str:
             rows.append([f"`{config['env']}`", str(config["run"]["seed"]), *budget, *accuracies])
             rows[-1].append(f"{summary['test_return']:.1f}")
     head = ["benchmark", "seed", "env steps", "training seconds"]
-    return table([*head, "recognised, all steps", "after 5 steps", "after 20", "return"], rows)
+    head += ["recognised, all steps", "after 5 steps", "after 20", "return"]
+    return table(head, rows) + figures.gallery(RECOGNITION)
 
 
 PAPER_SCORES = {
@@ -132,7 +131,8 @@ def fidelity() -> str:
 
 SECTION = """\
 Zero-shot first episode on held-out tasks, deterministic policy, `--preset=fast`, one core of a 2-core machine per
-run. A return counts as reached when the mean of three evaluations in a row is at least as high:
+run. A return counts as reached when the mean of three evaluations in a row is at least as high. Figures: dashed, the
+reference levels; several seeds are thin lines, with their interquartile mean and its 95 % bootstrap interval:
 
 {learning}
 TIMRL's recogniser on held-out tasks, in the first episode; steps are counted from its start or the last task change:
@@ -153,13 +153,15 @@ The same policy on both model variants, from the same initial states (`python -m
 
 
 def rewritten(text: str) -> str:
-    """`text` with the tables between its markers replaced."""
+    """`text` with the tables and figures between its markers replaced."""
     before, rest = text.split(BEGIN)
     makers = (learning, recognition, offline_rl, physics, fidelity)
-    tables = SECTION.format(**{make.__name__: make() for make in makers})
-    return before + BEGIN + tables + END + rest.split(END)[1]
+    shown = SECTION.format(**{make.__name__: make() for make in makers})
+    return before + BEGIN + shown + END + rest.split(END)[1]
 
 
 if __name__ == "__main__":
+    for result in LEARNING + RECOGNITION:
+        figures.draw(RESULTS / f"{result}.json")
     readme = ROOT / "README.md"
     readme.write_text(rewritten(readme.read_text()))

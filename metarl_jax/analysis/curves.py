@@ -13,6 +13,9 @@ from metarl_jax.analysis.statistics import bootstrap_interval, iqm
 GRID = 200
 """Points at which runs that were evaluated at different times are compared."""
 
+Level = float | Sequence[float]
+"""A reference return, or both ends of a range of them."""
+
 
 class Curve(NamedTuple):
     """Test return of one seed at each evaluation [P]."""
@@ -60,32 +63,55 @@ def band(members: Sequence[Curve], x: str) -> tuple[np.ndarray, np.ndarray, np.n
 def _draw_band(axis: Axes, members: Sequence[Curve], x: str, label: str, colour: np.ndarray) -> None:
     grid, centre, low, high = band(members, x)
     name = f"{label} (IQM of {len(members)}, 95 %)" if len(members) > 1 else label
+    for member in members if len(members) > 1 else ():
+        axis.plot(getattr(member, x), member.test_return, color=colour, alpha=0.4, linewidth=0.7)
     axis.plot(grid, centre, color=colour, label=name, marker="o" if len(grid) < 20 else None, markersize=3)
     axis.fill_between(grid, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
-def _draw_levels(axis: Axes, levels: Mapping[str, float]) -> None:
+def _draw_levels(axis: Axes, levels: Mapping[str, Level]) -> None:
     for i, (name, level) in enumerate(levels.items()):
-        axis.axhline(level, color=str(0.3 + 0.15 * (i % 4)), linestyle="--", linewidth=1)
-        axis.annotate(name, (1.0, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
+        grey, ends = str(0.3 + 0.15 * (i % 4)), np.atleast_1d(level)
+        axis.axhspan(ends.min(), ends.max(), color=grey, alpha=0.15, linewidth=0)
+        for end in ends:
+            axis.axhline(end, color=grey, linestyle="--", linewidth=1)
+        axis.annotate(name, (1.0, ends.max()), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
 
 
-def draw_groups(path: Path, groups: Mapping[str, Sequence[Curve]], levels: Mapping[str, float] | None = None) -> None:
-    """Compare groups of seeds, against environment steps and against training time; reference returns as lines."""
-    figure, axes = figures.new(2)
+def draw_groups(
+    path: Path,
+    groups: Mapping[str, Sequence[Curve]],
+    levels: Mapping[str, Level] | None = None,
+    against: Sequence[str] = ("env_steps", "minutes"),
+    **size: float,
+) -> None:
+    """Compare groups of seeds, which are thin lines where there are several; reference returns as dashed lines.
+
+    Args:
+      path: of the image.
+      groups: the curves by label, which is the title where there is one group.
+      levels: reference returns by name.
+      against: fields of `Curve`, a panel for each.
+      **size: of a panel, see `figures.new`.
+    """
+    figure, axes = figures.new(len(against), **size)
     units = sorted({member.unit for members in groups.values() for member in members})
     labels = {"env_steps": " or ".join(units), "minutes": "training time [min]"}
-    for axis, (x, xlabel) in zip(axes, labels.items(), strict=True):
+    for axis, x in zip(axes, against, strict=True):
         for (label, members), colour in zip(groups.items(), figures.colours(len(groups)), strict=True):
             _draw_band(axis, members, x, label, colour)
         _draw_levels(axis, levels or {})
-        axis.set(xlabel=xlabel, ylabel="test return")
-    figures.legend(axes[-1])
+        axis.set(xlabel=labels[x], ylabel="test return")
+        axis.set_xlim(left=0)
+    if len(groups) > 1:
+        figures.legend(axes[-1])
+    else:
+        figure.suptitle(*axes[-1].get_legend_handles_labels()[1], fontsize="medium", wrap=True)
     figures.save(figure, path)
 
 
 def draw_run(
-    path: Path, records: Sequence[Mapping[str, Any]], label: str, levels: Mapping[str, float] | None = None
+    path: Path, records: Sequence[Mapping[str, Any]], label: str, levels: Mapping[str, Level] | None = None
 ) -> None:
     """One run: test and train return against steps and time; where there are several base tasks, each one's too."""
     evaluated = [r for r in records if r.get("test_return") is not None]

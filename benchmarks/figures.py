@@ -1,0 +1,55 @@
+"""Figures of the stored results, in docs/figures: learning curves from their JSON, and what runs drew of themselves."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.references import REFERENCES
+from metarl_jax.analysis import curves
+
+ROOT = Path(__file__).parent.parent
+FIGURES = ROOT / "docs" / "figures"
+
+DETAILS = {
+    "latents": "What the first seed believes on held-out tasks",
+    "response": "The first seed's reward around a change of task",
+    "recognition": "The first seed's recognition accuracy against the steps of a task",
+    "attention": "Which transitions inform the first seed's class",
+}
+"""Images that a run leaves in its directory, and what they show."""
+
+
+def draw(result: Path, folder: Path = FIGURES) -> Path:
+    """Draw the learning curves of a result file (see `publish`): a third of a page, or more with a legend."""
+    groups: dict[str, list[curves.Curve]] = {}
+    for run in json.loads(result.read_text())["runs"]:
+        settings = run["config"]["config"]
+        env, method = settings["env"], settings["agent"].get("method", run["config"]["algorithm"])
+        groups.setdefault(f"{method}, {env}", []).extend(curves.curves(run["curve"]))
+    levels = {reference.name: reference.returns for reference in REFERENCES.get(env, ())}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{result.stem}.png"
+    curves.draw_groups(path, groups, levels, against=("minutes",), width=3.4 if len(groups) == 1 else 6.8, height=2.7)
+    return path
+
+
+def keep(run: Path, result: str, folder: Path = FIGURES) -> list[Path]:
+    """Copy those of `DETAILS` that a run has, under the name of its result file."""
+    found = [run / f"{name}.png" for name in DETAILS]
+    return [shutil.copy(image, folder / f"{result}_{image.name}") for image in found if image.exists()]
+
+
+def gallery(results: Sequence[str]) -> str:
+    """Figures of results for README: curves beside each other and links to the others; nothing of what is missing."""
+
+    def there(suffix: str) -> dict[str, Path]:
+        paths = {result: FIGURES / f"{result}{suffix}.png" for result in results}
+        return {result: path.relative_to(ROOT) for result, path in paths.items() if path.exists()}
+
+    images = [f'<img src="{path}" width="32%" alt="Learning curves, {name}">' for name, path in there("").items()]
+    parts = ["\n".join(("<p>", *images, "</p>"))] if images else []
+    for name, told in DETAILS.items():
+        if links := [f"[`{result}`]({path})" for result, path in there(f"_{name}").items()]:
+            parts.append(f"{told}: {', '.join(links)}.")
+    return "".join(f"\n{part}\n" for part in parts)

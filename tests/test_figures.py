@@ -1,0 +1,84 @@
+"""README's figures: drawn from result files, copied from runs, and shown where they are."""
+
+import json
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from benchmarks import figures, publish
+from benchmarks.references import REFERENCES
+
+
+def run(folder, env="cheetah_vel", returns=(-200.0, -30.0)):
+    """A run directory whose last seed gets 10 more."""
+    folder.mkdir()
+    settings = {"env": env, "preset": "fast", "data": None, "agent": {}, "run": {"run_dir": str(folder)}}
+    (folder / "config.json").write_text(json.dumps({"algorithm": "moss", "config": settings}))
+    (folder / "summary.json").write_text(json.dumps({"test_return": returns[-1] if returns else None}))
+    records = [{"epoch": 1, "env_steps": 5, "seconds": 6.0, "train_return": 0.0, "test_return": None}]
+    for i, value in enumerate(returns):
+        seeds = [value, value + 10]
+        point = {"epoch": i + 2, "env_steps": 10 * i + 10, "seconds": 60.0 * i + 12, "test_return": value + 5}
+        records.append(point | {"test_return_per_seed": seeds})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    return folder
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """Two runs of two seeds each, of which the first drew what it believes."""
+    first, second = run(tmp_path / "0"), run(tmp_path / "1")
+    (first / "latents.png").write_bytes(b"image")
+    (second / "response.png").write_bytes(b"another")
+    monkeypatch.setattr(figures, "ROOT", tmp_path)
+    monkeypatch.setattr(figures, "FIGURES", tmp_path / "docs")
+    publish.main(publish.Config((first, second), out=tmp_path, figures=tmp_path / "docs"))
+    return tmp_path
+
+
+def test_a_published_run_is_drawn_from_its_file_alone(published, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(figures.curves, "draw_groups", lambda path, *args, **_: drawn.update({path.name: args}))
+    figures.draw(published / "moss_cheetah_vel_fast.json", published)
+    groups, levels = drawn["moss_cheetah_vel_fast.png"]
+    assert [curve.test_return.tolist() for curve in groups["moss, cheetah_vel"]] == [[-200, -30], [-190, -20]] * 2
+    assert groups["moss, cheetah_vel"][0].minutes.tolist() == [0.2, 1.2]
+    assert levels == {"idle": (-300,), "CEMRL": (-25, -17)}
+
+
+def dark_grey_rows(path):
+    """Rows of pixels of which a quarter or more is dark grey, as dashed lines of levels are and nothing else."""
+    image = matplotlib.image.imread(path)[..., :3]
+    grey = (np.ptp(image, axis=-1) == 0) & (image[..., 0] > 0.2) & (image[..., 0] < 0.6)
+    return int((grey.mean(1) > 0.25).sum())
+
+
+def test_a_figure_is_small_and_shows_its_levels(published, monkeypatch):
+    path = published / "docs" / "moss_cheetah_vel_fast.png"
+    assert matplotlib.image.imread(path).shape[:2] == (405, 510) and path.stat().st_size < 120_000
+    monkeypatch.setattr(figures, "REFERENCES", {})
+    bare = figures.draw(published / "moss_cheetah_vel_fast.json", published)
+    assert dark_grey_rows(bare) == 0 and dark_grey_rows(path) >= 3
+
+
+def test_a_gallery_shows_what_there_is(published):
+    shown = figures.gallery(["moss_cheetah_vel_fast", "moss_ant_dir_fast"])
+    assert shown.count("<img") == 1 and 'src="docs/moss_cheetah_vel_fast.png"' in shown
+    assert "held-out tasks: [`moss_cheetah_vel_fast`](docs/moss_cheetah_vel_fast_latents.png)." in shown
+    assert (published / "docs" / "moss_cheetah_vel_fast_latents.png").read_bytes() == b"image"
+    assert "response" not in shown and "ant_dir" not in shown
+    assert figures.gallery(["moss_ant_dir_fast"]) == ""
+
+
+def test_references_are_told_as_they_are_drawn():
+    assert "; ".join(map(str, REFERENCES["cheetah_vel"])) == "idle -300; CEMRL -25 to -17, 13-22 h on a GPU"
+
+
+def test_what_is_no_run_is_not_published(tmp_path):
+    with pytest.raises(SystemExit, match="nowhere holds no finished run"):
+        publish.main(publish.Config((tmp_path / "nowhere",), out=tmp_path))
+    with pytest.raises(SystemExit, match="was never evaluated"):
+        publish.main(publish.Config((run(tmp_path / "new", returns=()),), out=tmp_path))
+    with pytest.raises(SystemExit, match="different experiments: moss_a_fast, moss_b_fast"):
+        publish.main(publish.Config((run(tmp_path / "a", "a"), run(tmp_path / "b", "b")), out=tmp_path))
