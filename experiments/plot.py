@@ -7,14 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from experiments import cli, rundir
-from metarl_jax.analysis import attention as attentions
-from metarl_jax.analysis import curves, latents
+from metarl_jax.analysis import curves, gallery
 from metarl_jax.analysis import evaluation as evaluations
-from metarl_jax.analysis import recognition as recognitions
-from metarl_jax.analysis import response as responses
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training.logging import Record, read_metrics
 from metarl_jax.training.loop import RunConfig
@@ -93,23 +88,17 @@ def draw_single(run: Path, path: Path, method: str, levels: Mapping[str, float])
     """Curves, beliefs, response, recognition and attention of one run; all but the first stand beside it."""
     environment: dict[str, Any] = rundir.read(run, "--runs")["environment"]
     curves.draw_run(path, evaluated(str(run)), environment["name"], levels)
-    drawn = [path]
     if not (run / "evaluation.npz").exists():
-        return drawn
-    evaluation, tasks = evaluations.load(run / "evaluation.npz")
-    drawn.append(path.with_name(f"latents{path.suffix}"))
-    beliefs = np.asarray(evaluation.beliefs)[0, 0]
-    latents.draw(drawn[-1], beliefs, tasks, environment["subtasks"], f"beliefs, {environment['name']}", method)
-    if result := responses.response(evaluation):
-        drawn.append(path.with_name(f"response{path.suffix}"))
-        responses.draw(drawn[-1], result)
-    if recognized := recognitions.recognition(evaluation):
-        drawn.append(path.with_name(f"recognition{path.suffix}"))
-        recognitions.draw(drawn[-1], recognized)
-    if attended := attentions.attention(evaluation):
-        drawn.append(path.with_name(f"attention{path.suffix}"))
-        attentions.draw(drawn[-1], evaluation, attended)
-    return drawn
+        return [path]
+    found = gallery.draw(
+        lambda name: path.with_name(name + path.suffix),
+        *evaluations.load(run / "evaluation.npz"),
+        environment["subtasks"],
+        environment["stationary"],
+        f"beliefs, {environment['name']}",
+        method,
+    )
+    return [path, *found]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

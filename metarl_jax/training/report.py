@@ -7,11 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from metarl_jax.analysis import attention as attentions
-from metarl_jax.analysis import curves, latents
+from metarl_jax.analysis import curves, gallery
 from metarl_jax.analysis import evaluation as evaluations
-from metarl_jax.analysis import recognition as recognitions
-from metarl_jax.analysis import response as responses
 from metarl_jax.training.logging import Record, write_json
 from metarl_jax.types import EnvSpec, Evaluation
 
@@ -37,7 +34,7 @@ FINAL = (
 RECENT = 5
 """Evaluations that a reported score is the mean of (ER-TRL)."""
 
-CURVES = ("response", "recognition", "attention")
+CURVES = gallery.Findings._fields
 """Entries of the summary that are drawn rather than printed."""
 
 
@@ -89,22 +86,13 @@ def write(
       The summary.
     """
     summary = summarise(records, status)
-    response = responses.response(last[0]) if last and not spec.stationary else None
-    recognition = recognitions.recognition(last[0]) if last else None
-    attention = attentions.attention(last[0]) if last else None
-    drawn = (response, recognition, attention)
-    summary |= {name: x._asdict() for name, x in zip(CURVES, drawn, strict=True) if x}
+    if last:
+        found = gallery.findings(last[0], spec.stationary)
+        summary |= {name: x._asdict() for name, x in found._asdict().items() if x}
     write_json(run_dir / "summary.json", summary)
     curves.draw_run(run_dir / "curves.png", records, spec.name)
     if last:
-        evaluation, tasks = last
-        evaluations.save(run_dir / "evaluation.npz", evaluation, tasks)
-        beliefs = np.asarray(evaluation.beliefs)[0, 0]
-        latents.draw(run_dir / "latents.png", beliefs, tasks, spec.subtasks, f"beliefs, {spec.name}")
-    if response:
-        responses.draw(run_dir / "response.png", response)
-    if recognition:
-        recognitions.draw(run_dir / "recognition.png", recognition)
-    if last and attention:
-        attentions.draw(run_dir / "attention.png", last[0], attention)
+        evaluations.save(run_dir / "evaluation.npz", *last)
+        place = lambda name: run_dir / f"{name}.png"  # noqa: E731
+        gallery.draw(place, *last, spec.subtasks, spec.stationary, f"beliefs, {spec.name}")
     return summary
