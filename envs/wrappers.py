@@ -66,7 +66,7 @@ def every(period: int, probability: float = 1.0) -> Trigger:
     _check_period(period)
     if not 0.0 <= probability <= 1.0:
         raise ConfigurationError(f"non-stationary: probability must be in [0, 1], got {probability}")
-    return Trigger(lambda state: {}, lambda state: state.time % period == 0, probability)
+    return Trigger(lambda state: {}, lambda state: state.time % period == 0, float(probability))
 
 
 def _check_period(period: int) -> None:

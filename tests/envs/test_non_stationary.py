@@ -37,7 +37,7 @@ def test_task_changes():
 
 
 def test_velocity_is_redrawn_in_range():
-    env = envs.make("cheetah_vel_nonstat", "native", period=1, change_probability=1.0)
+    env = envs.make("cheetah_vel_nonstat", "native", period=1, change_probability=1)
     speeds = np.asarray(roll(env, start(env), 50).task.spec)
     assert speeds.min() >= 0 and speeds.max() <= 3 and np.ptp(speeds) > 2.5
     assert len(np.unique(speeds)) == speeds.size
