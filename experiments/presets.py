@@ -176,8 +176,7 @@ OFFLINE_PRESETS = ("small", "reference")
 def offline_reference(env: str) -> tuple[comrl.Config, int]:
     """ER-TRL's released settings, quirks included: agent, epochs of 1,000 train steps.
 
-    CSRO's and UNICORN's weights differ by benchmark there (10, 25, 50 and 1.5, 7, 15), in a way that is not known here:
-    they are the middle ones for all.
+    UNICORN's weight differs by benchmark there (1.5, 7, 15), in a way that is not known here: it is the middle one.
     """
     body = env.partition("_")[0]
     dynamics = body in ("hopper", "walker")
@@ -190,6 +189,7 @@ def offline_reference(env: str) -> tuple[comrl.Config, int]:
         ),
         gan=gan.Config(generator_learning_rate=2e-4, discriminator_learning_rate=2e-4, momentum=0.9),
         entropy_weight=2.5 if env in ("cheetah_vel_grid", "humanoid_dir_grid") else 5.0,
+        club_weight={"cheetah": 10.0, "hopper": 25.0, "walker": 25.0}.get(body, 50.0),
         context_size={"cheetah": 100, "ant": 512}.get(body, 256),
         contexts_per_task=1,
         timeouts_terminate=True,
