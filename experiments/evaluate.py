@@ -53,7 +53,7 @@ def load(
       The experiment, its `TrainState`, and the checkpoint's `epoch` and `seconds`.
 
     Raises:
-      ConfigurationError: not a run directory, an unknown algorithm, or no checkpoint yet.
+      ConfigurationError: not a run directory, an unknown algorithm, other data than it learnt from, or no checkpoint.
     """
     content = rundir.read(run, "--run")
     name = content["algorithm"]
@@ -63,6 +63,7 @@ def load(
     config = rundir.fill(module.Config(), content["config"], run)
     config = dataclasses.replace(config, **{k: v for k, v in changes.items() if v is not None})
     experiment = module.build(config, episodes=episodes)
+    rundir.check_data(run, experiment)
     checkpoints = Checkpoints(Path(run) / "checkpoints")
     restored = checkpoints.restore(loop.template(experiment.trainer))
     checkpoints.close()
