@@ -1,4 +1,4 @@
-"""What docs/timrl.md shows can be run, and its tables are the result files."""
+"""What docs/timrl.md and docs/er_trl.md show can be run, and their tables are the result files."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import pytest
 from benchmarks import comparisons
 from experiments import cli, compare, timrl_questions
 
-TEXT = comparisons.DOCS.read_text()
+TEXT = (comparisons.DOCS / "timrl.md").read_text()
 COMMANDS = re.findall(r"python -m experiments\.(timrl_questions|compare) (--.*)\n", TEXT)
 MODULES = {"timrl_questions": timrl_questions, "compare": compare}
 
@@ -22,8 +22,13 @@ def test_every_question_has_its_command():
     assert {f"timrl_{name}" for name in asked} < results
 
 
-def test_tables_are_the_files():
-    assert comparisons.rewritten(TEXT) == TEXT, "run python -m benchmarks.comparisons"
+@pytest.mark.parametrize("page", ["timrl.md", "er_trl.md"])
+def test_tables_are_the_files(page):
+    text = (comparisons.DOCS / page).read_text()
+    assert comparisons.BLOCK.search(text)
+    assert comparisons.rewritten(text) == text, "run python -m benchmarks.comparisons"
+    figures = re.findall(r"!\[.*\]\((.*)\)", text)
+    assert all((comparisons.DOCS / figure).stat().st_size < 120_000 for figure in figures)
 
 
 def test_a_published_comparison_is_told(tmp_path, monkeypatch):
@@ -37,7 +42,7 @@ def test_a_published_comparison_is_told(tmp_path, monkeypatch):
     text = "<!-- result: algorithms_toy, written by benchmarks/comparisons.py -->\nold\n<!-- end of result -->\n"
     (tmp_path / "timrl.md").write_text(text)
     monkeypatch.setattr(comparisons, "RESULTS", tmp_path)
-    monkeypatch.setattr(comparisons, "DOCS", tmp_path / "timrl.md")
+    monkeypatch.setattr(comparisons, "DOCS", tmp_path)
     comparisons.main(comparisons.Config())
     assert "No result yet.\n" in (tmp_path / "timrl.md").read_text()
     comparisons.main(comparisons.Config((folder,)))
