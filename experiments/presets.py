@@ -203,7 +203,8 @@ def offline_small(env: str) -> comrl.Config:
 
     The policy is kept at the behaviour by cloning: after 5,000 train steps on `cheetah_vel_grid` FOCAL scored 95 on the
     training tasks with it, and below 15 with the dual divergence alone, its weight adapted from 50 or from 5. Hopper's
-    behaviour is half bad (it stands still): there the critics need more of a say, and a shorter horizon.
+    behaviour is half bad (it stands still): there the critics need more of a say and a shorter horizon, and the policy,
+    which flips between standing and hopping from update to update, an average.
     """
     base, _ = offline_reference(env)
     dynamics = base.encoder.use_next_obs
@@ -223,6 +224,7 @@ def offline_small(env: str) -> comrl.Config:
             divergence_weight=1.0,
             divergence_weight_rate=0.0,
             cloning_weight=0.4 if dynamics else 2.0,
+            average_rate=0.001 if dynamics else 1.0,
         ),
         gan=gan.Config(generator_sizes=(64, 64), discriminator_sizes=(64, 64), rounds=2),
         club=club.Config(hidden_sizes=(64, 64), learning_rate=1e-3),
