@@ -1,9 +1,9 @@
-"""Publish comparisons, and write what docs/timrl.md says of them.
+"""Publish comparisons and analyses, and write what the pages in docs/ say of them.
 
-    python -m benchmarks.comparisons runs/comparisons/timrl_labels runs/comparisons/algorithms_cheetah_dir_nonstat
+    python -m benchmarks.comparisons runs/comparisons/timrl_labels runs/analyses/cheetah/representation.json
 
-Copies each folder's comparison.json to `benchmarks/results/<folder>.json`, its figure to `docs/figures/<folder>.png`,
-and rewrites the tables. Without folders it rewrites the tables alone.
+Copies a comparison's numbers to `benchmarks/results/<folder>.json` and its figure to `docs/figures/<folder>.png`, an
+analysis's to `er_trl_<analysis>_<benchmark>`, and rewrites the tables. Without paths it rewrites the tables alone.
 """
 
 import dataclasses
@@ -15,10 +15,11 @@ from typing import Annotated, Any
 
 import tyro
 
+from benchmarks import er_trl_tables
 from benchmarks.provenance import provenance
 from benchmarks.readme import RESULTS, ROOT, table
 
-DOCS = ROOT / "docs" / "timrl.md"
+DOCS = ROOT / "docs"
 BLOCK = re.compile(
     r"(<!-- result: (\w+), written by benchmarks/comparisons.py -->\n).*?(<!-- end of result -->\n)", re.S
 )
@@ -26,6 +27,8 @@ ALGORITHMS = ("moss", "timrl", "cemrl", "pearl")
 """Rows that a comparison of algorithms keeps, whether there is a result or not."""
 AFTER = (1, 3, 5, 10)
 """Steps since a change at which the attention's share is told."""
+MEASURES = {"test_return": "return", "matched_accuracy": "recognised, best matching"}
+"""How measures of comparisons are called; others as they are."""
 NOTHING = "No result yet.\n"
 
 
@@ -33,21 +36,25 @@ NOTHING = "No result yet.\n"
 class Config:
     """What to publish."""
 
-    folders: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """Folders of finished comparisons."""
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Folders of finished comparisons, and JSON files of analyses."""
 
 
-def publish(folder: Path) -> None:
-    """Copy the numbers and the figure of a comparison."""
+def publish(path: Path) -> None:
+    """Copy the numbers and the figure of a comparison's folder, or of an analysis's file."""
+    file = path if path.suffix == ".json" else path / "comparison.json"
     try:
-        content = json.loads((folder / "comparison.json").read_text())
+        content = json.loads(file.read_text())
     except (OSError, json.JSONDecodeError) as error:
-        raise SystemExit(f"error: {folder} holds no finished comparison (no readable comparison.json)") from error
+        raise SystemExit(f"error: {path} holds no finished comparison or analysis (no readable {file.name})") from error
+    name = path.name
+    if "config" in content:
+        name = "_".join(("er_trl", content["config"]["analysis"], *([content["env"]] if "env" in content else [])))
     machine = {k: v for k, v in provenance("benchmarks.comparisons").items() if k in ("cpu", "cores", "device")}
-    (RESULTS / f"{folder.name}.json").write_text(json.dumps(content | {"machine": machine}, indent=1) + "\n")
-    figures = DOCS.parent / "figures"
+    (RESULTS / f"{name}.json").write_text(json.dumps(content | {"machine": machine}, indent=1) + "\n")
+    figures = DOCS / "figures"
     figures.mkdir(exist_ok=True)
-    shutil.copy(folder / "comparison.png", figures / f"{folder.name}.png")
+    shutil.copy(file.with_suffix(".png"), figures / f"{name}.png")
 
 
 def interval(over: dict[str, float] | None, digits: int) -> str:
@@ -61,19 +68,24 @@ def answer(name: str, content: dict[str, Any]) -> str:
     """A comparison in Markdown."""
     found = content["summary"]
     names = list(dict.fromkeys((*found, *(ALGORITHMS if name.startswith("algorithms_") else ()))))
-    empty = {"test_return": None, "matched_accuracy": None}
-    over = [found.get(arm, empty) for arm in names]
+    measures = [m for m in next(iter(found.values())) if any(one[m] for one in found.values())]
+    over = [found.get(arm, dict.fromkeys(measures)) for arm in names]
     rows = [
-        [arm, interval(x["test_return"], 1), interval(x["matched_accuracy"], 3)]
+        [arm, *(interval(x[measure], 3 if measure.endswith("accuracy") else 1) for measure in measures)]
         for arm, x in zip(names, over, strict=True)
     ]
-    seeds = ", ".join(map(str, content["seeds"]))
+    seeds = ", ".join(map(str, content["seeds"])) + (" in one vmapped program" if content.get("vmap") else "")
     head = (
         f"`{content['env']}`, {content['minutes']:g} min per run, seeds {seeds}: interquartile mean over seeds and its"
     )
     head += f" 95 % bootstrap interval, from `benchmarks/results/{name}.json`.\n\n"
-    image = f"\n![{content['title']}](figures/{name}.png)\n"
-    return head + table(["", "return", "recognised, best matching"], rows) + image
+    columns = [MEASURES.get(measure, measure) for measure in measures]
+    return head + table(["", *columns], rows) + image(name, content["title"])
+
+
+def image(name: str, title: str) -> str:
+    """The figure of a result."""
+    return f"\n![{title}](figures/{name}.png)\n"
 
 
 def attention(content: dict[str, Any]) -> str:
@@ -98,7 +110,13 @@ def block(name: str) -> str:
     if not path.exists():
         return NOTHING
     content = json.loads(path.read_text())
-    return attention(content) if "runs" in content else answer(name, content)
+    if "runs" in content:
+        return attention(content)
+    if "methods" in content:
+        return er_trl_tables.overhead(content)
+    if "config" in content:
+        return er_trl_tables.ANALYSES[content["config"]["analysis"]](content) + image(name, name)
+    return answer(name, content)
 
 
 def rewritten(text: str) -> str:
@@ -108,9 +126,10 @@ def rewritten(text: str) -> str:
 
 def main(config: Config) -> None:
     """Publish, then rewrite."""
-    for folder in config.folders:
-        publish(folder)
-    DOCS.write_text(rewritten(DOCS.read_text()))
+    for path in config.paths:
+        publish(path)
+    for page in sorted(DOCS.glob("*.md")):
+        page.write_text(rewritten(page.read_text()))
 
 
 if __name__ == "__main__":

@@ -79,10 +79,16 @@ PAPER_SCORES = {
         "csro": ("94.0", "63.7"),
         "unicorn": ("93.5", "62.1"),
         "er_trl": ("96.4", "70.4"),
-    }
+    },
+    "hopper_mass": {
+        "offline_pearl": ("-", "73.6"),
+        "focal": ("-", "79.1"),
+        "csro": ("-", "84.7"),
+        "unicorn": ("-", "86.7"),
+        "er_trl": ("98.7", "96.6"),
+    },
 }
 """Scores that the publication of ER-TRL reports: training tasks with offline context, moderate ones with non-prior."""
-
 
 SCORES = ("offline/iid", "offline/moderate", "offline/extreme", "non_prior/iid", "non_prior/moderate", "prior/iid")
 """Columns: context and kind of task."""
@@ -98,8 +104,9 @@ def offline_rl() -> str:
             score, std = summary["recent_score_by_family"], summary.get("test_score_std_by_family", {})
             cells = [f"{score[name]:.1f}" + (f" ± {std[name]:.1f}" if std else "") for name in SCORES]
             paper = PAPER_SCORES.get(env, {}).get(method, ("-", "-"))
-            rows.append([f"`{env}`", f"`{method}`", str(config["run"]["seeds"]), *cells, " / ".join(paper)])
-    return table(["data", "method", "seeds", *SCORES, "paper: offline/iid / non_prior/moderate"], rows)
+            steps = f"{summary['epoch'] * config['agent']['steps_per_epoch']:,}"
+            rows.append([f"`{env}`", f"`{method}`", str(config["run"]["seeds"]), steps, *cells, " / ".join(paper)])
+    return table(["data", "method", "seeds", "train steps", *SCORES, "paper: offline/iid / non_prior/moderate"], rows)
 
 
 def physics() -> str:
@@ -138,9 +145,9 @@ reference levels; several seeds are thin lines, with their interquartile mean an
 TIMRL's recogniser on held-out tasks, in the first episode; steps are counted from its start or the last task change:
 
 {recognition}
-Offline: scores on the publication's scale (0: its worst behaviour, 100: its best) after 3,000 train steps
-(the publication's: 100,000 larger ones, on data of 40 separate agents; here one that was told its task), mean over
-tasks and evaluations, standard deviation over seeds that were trained as one vmapped program:
+Offline: scores on the publication's scale (0: its worst behaviour, 100: its best) after few train steps (the
+publication's: 100,000 to 200,000 larger ones, on data of 40 separate agents; here one that was told its task), mean
+over tasks and the last evaluations, standard deviation of the last one over seeds trained as one vmapped program:
 
 {offline_rl}
 Env steps per second on 2 CPU cores, through the whole environment stack (observation, reward, task, time limit,

@@ -19,6 +19,7 @@ from metarl_jax.analysis.statistics import bootstrap_interval, iqm
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training.logging import read_metrics, write_json
 from metarl_jax.training.loop import RunConfig
+from metarl_jax.training.report import RECENT
 
 
 class Arm(NamedTuple):
@@ -47,18 +48,22 @@ class Config:
     """Training time of each run."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each a run of its own, one after another."""
+    vmap: bool = False
+    """The seeds of an arm are one run, a vmapped program with the first seed, in which each has fewer updates per
+    minute."""
     out: str = "runs/comparisons"
     """Directory of the runs, the figures and the JSON file. What is there already is not run again."""
 
 
-def train(env: str, arm: Arm, seed: int, minutes: float, run: Path) -> None:
+def train(env: str, arm: Arm, seeds: Sequence[int], minutes: float, run: Path) -> None:
     """One run in a process of its own; one that is there goes on until it has had its minutes.
 
     Raises:
       ConfigurationError: the run failed, or has had more minutes already.
     """
     module = [sys.executable, "-m", f"experiments.{arm.algorithm}"]
-    flags = [f"--env={env}", f"--minutes={minutes}", f"--seed={seed}", f"--run_dir={run}", *arm.flags]
+    flags = [f"--env={env}", f"--minutes={minutes}", f"--seed={seeds[0]}", f"--seeds={len(seeds)}", f"--run_dir={run}"]
+    flags += arm.flags
     if (run / "config.json").exists():
         stored = rundir.read(run, "--out")["config"]
         check_same(run, arm, env, stored)
@@ -101,16 +106,20 @@ def matched_accuracy(components: np.ndarray, classes: np.ndarray) -> float | Non
     return float(table[linear_sum_assignment(-table)].sum())
 
 
-def outcome(run: Path) -> dict[str, Any]:
-    """Numbers of a finished run; with scores, `score <family>` is the mean over its last evaluations."""
-    last = [r for r in read_metrics(run / "metrics.jsonl") if r.get("test_return") is not None][-1]
+def outcome(run: Path, place: int = 0) -> dict[str, Any]:
+    """Numbers of a finished run, of the seed at a `place` among its vmapped ones.
+
+    With scores, `score <family>` is the mean over its last evaluations. `test_return_by_family`, `recognition_accuracy`
+    and `cluster_purity` are those of all seeds.
+    """
+    evaluated = [r for r in read_metrics(run / "metrics.jsonl") if r.get("test_return") is not None]
+    last, recent = evaluated[-1], [r.get("test_score_per_seed", {}) for r in evaluated[-RECENT:]]
     evaluation, tasks = evaluations.load(run / "evaluation.npz")
     classes = tasks.family if len(np.unique(tasks.family)) > 1 else tasks.label
     stationary = not np.any(evaluation.task_changed)  # otherwise the tasks are those of the first steps alone
-    matched = matched_accuracy(np.asarray(evaluation.components)[0, 0], classes) if stationary else None
-    scores = json.loads((run / "summary.json").read_text()).get("recent_score_by_family", {})
+    matched = matched_accuracy(np.asarray(evaluation.components)[place, 0], classes) if stationary else None
     return {
-        "test_return": last["test_return"],
+        "test_return": last.get("test_return_per_seed", [last["test_return"]])[place],
         "test_return_by_family": last["test_return_by_family"],
         "recognition_accuracy": last.get("recognition_accuracy"),
         "cluster_purity": last.get("test_cluster_purity"),
@@ -119,7 +128,7 @@ def outcome(run: Path) -> dict[str, Any]:
         "env_steps": last["env_steps"],
         "seconds": last["seconds"],
         "commit": json.loads((run / "config.json").read_text())["commit"],
-    } | {f"score {name}": value for name, value in scores.items()}
+    } | {f"score {name}": float(np.mean([r[name][place] for r in recent])) for name in recent[-1]}
 
 
 def spread(values: Sequence[float | None]) -> dict[str, float] | None:
@@ -163,13 +172,17 @@ def compare(comparison: Comparison, config: Config, folder: Path) -> None:
     """
     if not config.seeds:
         raise ConfigurationError("--seeds needs at least one seed")
+    groups = [config.seeds] if config.vmap else [(seed,) for seed in config.seeds]
     runs: dict[str, list[Path]] = {}
     for name, arm in comparison.arms.items():
         plain = "".join(c if c.isalnum() or c == "." else "_" for c in name)
-        runs[name] = [folder / f"{plain}-{seed}" for seed in config.seeds]
-        for seed, run in zip(config.seeds, runs[name], strict=True):
-            train(comparison.env, arm, seed, config.minutes, run)
-    outcomes = {name: [outcome(run) for run in found] for name, found in runs.items()}
+        runs[name] = [folder / "-".join(map(str, (plain, *group))) for group in groups]
+        for group, run in zip(groups, runs[name], strict=True):
+            train(comparison.env, arm, group, config.minutes, run)
+    outcomes = {
+        name: [outcome(run, place) for run, group in zip(found, groups, strict=True) for place in range(len(group))]
+        for name, found in runs.items()
+    }
     summary = {
         name: {measure: spread([run[measure] for run in found]) for measure in comparison.measures}
         for name, found in outcomes.items()
@@ -182,6 +195,7 @@ def compare(comparison: Comparison, config: Config, folder: Path) -> None:
     about = json.loads((next(iter(runs.values()))[0] / "config.json").read_text())
     content = {name: about[name] for name in ("versions", "devices", "machine") if name in about}
     content |= {"title": comparison.title, "env": comparison.env, "minutes": config.minutes, "seeds": config.seeds}
+    content |= {"vmap": config.vmap}
     content |= {"flags": {name: arm.flags for name, arm in comparison.arms.items()}}
     write_json(folder / "comparison.json", content | {"summary": summary, "arms": outcomes})
     draw(folder / "comparison.png", comparison.title, outcomes, comparison.measures)

@@ -65,9 +65,10 @@ def _train(module: Algorithm, argv: list[str]) -> int:
     guard.check_memory(experiment.trainer.replay_bytes, rundir.flatten(config).get("replay_rows"), "--replay_rows")
     if config.run.resume is not None:
         path = Path(config.run.resume).absolute()
+        rundir.check_data(path, experiment)
     else:
         path = rundir.claim(config.run.run_dir, name, config.env)
-    rundir.describe(path, name, config, experiment.spec)
+    rundir.describe(path, name, config, experiment)
     return loop.run(experiment, config.run, path, _commands(name, path))
 
 

@@ -137,7 +137,8 @@ def build(config: Config, episodes: int | None = None) -> Experiment:
         "per epoch": f"{config.agent.steps_per_epoch} train steps",
         "scores": f"0 and 100 are the lowest and highest returns of {normalizer.source}",
     }
-    return Experiment(trainer, env.spec._replace(families=families), tasks, description, normalizer)
+    spec = env.spec._replace(families=families)
+    return Experiment(trainer, spec, tasks, description, normalizer, offline_file.checksum(config.data))
 
 
 if __name__ == "__main__":

@@ -57,8 +57,8 @@ def load(
       The experiment, its `TrainState`, and the checkpoint's `epoch` and `seconds`.
 
     Raises:
-      ConfigurationError: not a run directory, an unknown algorithm, no checkpoint yet, or `tasks` of a run on stored
-        data, whose evaluation plays all of the data's.
+      ConfigurationError: not a run directory, an unknown algorithm, other data than it learnt from, no checkpoint, or
+        `tasks` of a run on stored data, whose evaluation plays all of the data's.
     """
     content = rundir.read(run, "--run")
     name = content["algorithm"]
@@ -72,6 +72,7 @@ def load(
             raise ConfigurationError(f"--tasks: evaluations of {name} play all tasks of its data: leave the flag out")
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, eval_tasks=tasks))
     experiment = module.build(config, episodes=episodes)
+    rundir.check_data(run, experiment)
     checkpoints = Checkpoints(Path(run) / "checkpoints")
     restored = checkpoints.restore(loop.template(experiment.trainer))
     checkpoints.close()

@@ -13,6 +13,7 @@ import jax
 
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training.logging import write_json
+from metarl_jax.training.loop import Experiment
 
 PACKAGES = ("metarl-jax", "jax", "jaxlib", "flax", "optax", "mujoco", "mujoco-mjx", "numpy")
 
@@ -51,16 +52,18 @@ def check_free(run_dir: str) -> Path:
     return path
 
 
-def describe(path: Path, algorithm: str, config: Any, spec: Any) -> None:
+def describe(path: Path, algorithm: str, config: Any, experiment: Experiment) -> None:
     """Write config.json: everything that is needed to repeat the run, and to read its results.
 
     A resumed run writes it anew, because its budget and its machine may have changed.
     """
+    spec = experiment.spec
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, resume=None))
     names = ("name", "families", "subtasks", "horizon", "stationary")
     content = {
         "algorithm": algorithm,
         "config": dataclasses.asdict(config),
+        "data_checksum": experiment.data_checksum,
         "environment": {name: getattr(spec, name) for name in names},
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
         "commit": commit(),
@@ -68,6 +71,16 @@ def describe(path: Path, algorithm: str, config: Any, spec: Any) -> None:
         "machine": platform.machine(),
     }
     write_json(path / "config.json", content)
+
+
+def check_data(path: Path | str, experiment: Experiment) -> None:
+    """Raise `ConfigurationError` if the stored data is not what the run in `path` began with."""
+    before = read(path, "--resume").get("data_checksum")  # there is none in runs of earlier versions
+    if before not in (None, experiment.data_checksum):
+        raise ConfigurationError(
+            f"{path} has learnt from other data than is in its file now (checksum {before}, not "
+            f"{experiment.data_checksum}): put that file back, or start a new run"
+        )
 
 
 def read(path: Path | str, flag: str) -> dict[str, Any]:

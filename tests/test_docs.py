@@ -1,4 +1,4 @@
-"""What docs/timrl.md shows can be run, and its tables are the result files."""
+"""What docs/timrl.md and docs/er_trl.md show can be run, and their tables are the result files."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import pytest
 from benchmarks import comparisons
 from experiments import cli, compare, timrl_questions
 
-TEXT = comparisons.DOCS.read_text()
+TEXT = (comparisons.DOCS / "timrl.md").read_text()
 COMMANDS = re.findall(r"python -m experiments\.(timrl_questions|compare) (--.*)\n", TEXT)
 MODULES = {"timrl_questions": timrl_questions, "compare": compare}
 
@@ -22,8 +22,13 @@ def test_every_question_has_its_command():
     assert {f"timrl_{name}" for name in asked} < results
 
 
-def test_tables_are_the_files():
-    assert comparisons.rewritten(TEXT) == TEXT, "run python -m benchmarks.comparisons"
+@pytest.mark.parametrize("page", ["timrl.md", "er_trl.md"])
+def test_tables_are_the_files(page):
+    text = (comparisons.DOCS / page).read_text()
+    assert comparisons.BLOCK.search(text)
+    assert comparisons.rewritten(text) == text, "run python -m benchmarks.comparisons"
+    figures = re.findall(r"!\[.*\]\((.*)\)", text)
+    assert all((comparisons.DOCS / figure).stat().st_size < 120_000 for figure in figures)
 
 
 def test_a_published_comparison_is_told(tmp_path, monkeypatch):
@@ -37,7 +42,7 @@ def test_a_published_comparison_is_told(tmp_path, monkeypatch):
     text = "<!-- result: algorithms_toy, written by benchmarks/comparisons.py -->\nold\n<!-- end of result -->\n"
     (tmp_path / "timrl.md").write_text(text)
     monkeypatch.setattr(comparisons, "RESULTS", tmp_path)
-    monkeypatch.setattr(comparisons, "DOCS", tmp_path / "timrl.md")
+    monkeypatch.setattr(comparisons, "DOCS", tmp_path)
     comparisons.main(comparisons.Config())
     assert "No result yet.\n" in (tmp_path / "timrl.md").read_text()
     comparisons.main(comparisons.Config((folder,)))
@@ -47,3 +52,54 @@ def test_a_published_comparison_is_told(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "algorithms_toy.json").read_text())["summary"] == summary
     with pytest.raises(SystemExit, match="holds no finished comparison"):
         comparisons.main(comparisons.Config((tmp_path / "nowhere",)))
+
+
+ANALYSES = {
+    "representation": (
+        {
+            "env": "toy",
+            "constant": 0.6,
+            "rmse": {"focal": {"linear": [[0.1, 0.3]], "svr": [[0.2, 0.2]]}},
+            "published": {"focal": {"linear": [0.5, 0.01], "svr": [0.4, 0.02]}},
+        },
+        "| `focal` | 0.200 ± 0.100 | 0.200 ± 0.000 | 0.500 ± 0.010 | 0.400 ± 0.020 |",
+    ),
+    "information": (
+        {"env": "toy", "task": {"I(z; a)": 0.5}, "information": {"csro": {"I(z; a)": [0.25], "I(z; s, a)": [1.0]}}},
+        "| `csro` | 0.25 ± 0.00 | 1.00 ± 0.00 |\n| the task itself | 0.50 | - |",
+    ),
+    "diversity": (
+        {
+            "distance": {"toy": 1.25},
+            "gain": {"toy": 3.0},
+            "scores": {"toy": {"er_trl": 5.0, "focal": 2.0}},
+            "pearson_r": None,
+        },
+        "| `toy` | 1.250 | 5.0 | 2.0 | 3.0 |",
+    ),
+    "actions": (
+        {
+            "env": "toy",
+            "total_variation": [0.25],
+            "std": {"data": [1.0], "generated": [0.5]},
+            "discriminator_accuracy": 0.75,
+        },
+        "| standard deviation, generated | 0.50 |\n\nThe discriminator's accuracy is 0.75.",
+    ),
+}
+
+
+@pytest.mark.parametrize("analysis", ANALYSES)
+def test_a_published_analysis_is_told(analysis, tmp_path, monkeypatch):
+    content, line = ANALYSES[analysis]
+    (tmp_path / "any.json").write_text(json.dumps(content | {"config": {"analysis": analysis}}))
+    (tmp_path / "any.png").write_bytes(b"image")
+    name = f"er_trl_{analysis}" + ("_toy" if "env" in content else "")
+    (tmp_path / "page.md").write_text(
+        f"<!-- result: {name}, written by benchmarks/comparisons.py -->\n<!-- end of result -->\n"
+    )
+    monkeypatch.setattr(comparisons, "RESULTS", tmp_path)
+    monkeypatch.setattr(comparisons, "DOCS", tmp_path)
+    comparisons.main(comparisons.Config((tmp_path / "any.json",)))
+    told = (tmp_path / "page.md").read_text()
+    assert line in told and f"![{name}](figures/{name}.png)" in told

@@ -94,6 +94,8 @@ def validate(config: Config, num_train: int) -> None:
         raise ConfigurationError(f"unknown method {config.method!r}: choose {', '.join(METHODS)}")
     if config.brac.penalty not in brac.PENALTIES:
         raise ConfigurationError(f"unknown brac.penalty {config.brac.penalty!r}: choose {', '.join(brac.PENALTIES)}")
+    if not 0.0 < config.brac.average_rate <= 1.0:
+        raise ConfigurationError(f"brac.average_rate must be in (0, 1], got {config.brac.average_rate}")
     if not 2 <= config.tasks_per_step <= num_train:
         raise ConfigurationError(
             f"tasks_per_step must be in [2, {num_train}] (the data has {num_train} training tasks), "
@@ -159,7 +161,7 @@ def make(config: Config, spec: EnvSpec, scale: Scale, train_tasks: np.ndarray) -
         return Memory(jnp.sum(embeddings, 1), jnp.full(embeddings.shape[0], float(embeddings.shape[1])))
 
     def act(state: State, obs: jax.Array, memory: Memory, key: PRNGKeyArray, explore: bool) -> jax.Array:
-        return brac.act(state.control.actor, config.brac, control_spec, obs_seen(obs), memory.latent, key, explore)
+        return brac.act(state.control, config.brac, control_spec, obs_seen(obs), memory.latent, key, explore)
 
     def observe(state: State, memory: Memory, transition: Transition) -> Memory:
         embedding = context_encoder.embed(state.encoder.params, encoder, context_of(transition))

@@ -3,7 +3,7 @@
 | term | loss of the encoder | its own learner |
 |---|---|---|
 | `entropy` | minus the entropy of what behaviour looks like, given the embedding (ER-TRL) | a GAN of behaviour |
-| `information` | an upper bound of what embeddings tell of the behaviour (CSRO) | q(z given s, a) |
+| `information` | an upper bound of what embeddings tell of the behaviour within a task (CSRO) | q(z given s, a) |
 | `decoder` | the error of predicted rewards and next states (UNICORN) | the decoder |
 | `bellman` | the critics' (offline PEARL) | none |
 """
@@ -34,7 +34,8 @@ class Config:
     """ER-TRL: weight of the entropy of generated actions."""
     club: ClubConfig = dataclasses.field(default_factory=ClubConfig)
     club_weight: float = 25.0
-    """CSRO: weight of the information between embeddings and behaviour."""
+    """CSRO: weight of the information between embeddings and behaviour, counted as in the reference: twice the nats per
+    dimension."""
     decoder: DecoderConfig = dataclasses.field(default_factory=DecoderConfig)
     decoder_weight: float = 7.0
     """UNICORN: weight of the decoder's error."""
@@ -102,15 +103,15 @@ def _information(config: Config, sizes: Sizes, _: BRACConfig) -> Term:
     spec = club.Spec(*sizes)
 
     def behaviour(inputs, embeddings):
-        flat, _ = rows(inputs.context, embeddings[:, 0])
-        return club.Batch(flat.obs, flat.action, embeddings.reshape(-1, embeddings.shape[-1]))
+        return club.Batch(inputs.context.obs, inputs.context.action, embeddings)
 
     def train(state, inputs, embeddings, key):
         return club.train_step(state, behaviour(inputs, embeddings), config.club, spec)
 
     def loss(state, control, inputs, embeddings, key):
         bound = club.information(state.params, behaviour(inputs, embeddings), key, config.club, spec)
-        return config.club_weight * bound, {"behaviour_information": bound}
+        # The reference takes the mean over dimensions of (z - mean)^2 / variance, which is 2 / D of the log-density.
+        return config.club_weight * 2.0 / sizes.latent_size * bound, {"behaviour_information": bound}
 
     return Term(lambda key: club.init(key, config.club, spec), train, loss)
 

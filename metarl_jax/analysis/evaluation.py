@@ -56,8 +56,8 @@ def report(
       `test_return` (mean over seeds and tasks, episode 1), `test_return_min` (the worst task of the worst seed),
       `test_return_by_family`, `_by_subtask`, `_by_episode` [K], with several seeds `_per_seed` [S]; where
       components stand for classes, `recognition_accuracy` over all steps of episode 1; with a mixture also
-      `clusters`'s; with a normaliser `test_score` and `test_score_by_family`, and with several seeds the standard
-      deviation `test_score_std_by_family` over them.
+      `clusters`'s; with a normaliser `test_score`, `test_score_by_family` and `test_score_per_seed` (of each family:
+      [S]), and with several seeds the standard deviation `test_score_std_by_family` over them.
     """
     values = np.asarray(evaluation.returns)
     first = values[:, 0]
@@ -78,11 +78,11 @@ def report(
         scores = normalizer.scores(first)
         result["test_score"] = float(scores.mean())
         result["test_score_by_family"] = grouped(scores, tasks.family, families)
+        seeds = [grouped(seed, tasks.family, families) for seed in scores]
+        per_seed = {name: [seed[name] for seed in seeds] for name in seeds[0]}
+        result["test_score_per_seed"] = per_seed
         if len(first) > 1:
-            seeds = [grouped(seed, tasks.family, families) for seed in scores]
-            result["test_score_std_by_family"] = {
-                name: float(np.std([seed[name] for seed in seeds], ddof=1)) for name in seeds[0]
-            }
+            result["test_score_std_by_family"] = {name: float(np.std(x, ddof=1)) for name, x in per_seed.items()}
     return result
 
 

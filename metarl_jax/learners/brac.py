@@ -59,6 +59,9 @@ class Config:
     cloning_weight: float = 0.0
     """Weight, in units of the mean |Q|, of the squared distance between the policy's mode and the behaviour's action
     (TD3+BC; Fujimoto and Gu, 2021): an option beside the divergence, which alone takes many updates. 0: the paper."""
+    average_rate: float = 1.0
+    """Deterministic actions come from an exponential average of the policy's parameters, which moves by this share per
+    update; 1: from the newest parameters."""
 
 
 PENALTIES = ("gradient", "output")
@@ -89,6 +92,8 @@ class State(NamedTuple):
     """Parameters and optimiser states."""
 
     actor: Any
+    average_actor: Any
+    """What acts without exploration."""
     critic: Any
     value: Any
     target_value: Any
@@ -131,9 +136,10 @@ def init(key: PRNGKeyArray, config: Config, spec: Spec) -> State:
     optimizer = adam(config.learning_rate)
     return State(
         actor=actor,
+        average_actor=jax.tree.map(jnp.copy, actor),  # copies, so that all can be donated
         critic=critic,
         value=value,
-        target_value=jax.tree.map(jnp.copy, value),  # a copy, so that both can be donated
+        target_value=jax.tree.map(jnp.copy, value),
         divergence=divergence,
         alpha=jnp.asarray(config.divergence_weight, jnp.float32),
         actor_opt=optimizer.init(actor),
@@ -144,7 +150,7 @@ def init(key: PRNGKeyArray, config: Config, spec: Spec) -> State:
 
 
 def act(
-    actor: Any,
+    state: State,
     config: Config,
     spec: Spec,
     obs: Float[Array, "... O"],
@@ -153,7 +159,7 @@ def act(
     explore: bool,
 ) -> Float[Array, "... A"]:
     """Actions in (-1, 1): a sample of the policy, or its mode."""
-    mean, std = _actor(config, spec).apply(actor, obs, latent)
+    mean, std = _actor(config, spec).apply(state.actor if explore else state.average_actor, obs, latent)
     return tanh_normal_sample(key, mean, std)[0] if explore else jnp.tanh(mean)
 
 
@@ -215,7 +221,7 @@ def _divergence_steps(state: State, batch: Batch, key: PRNGKeyArray, config: Con
     def update(carry, key):
         params, opt = carry
         key_action, key_between = jax.random.split(key)
-        action = act(state.actor, config, spec, batch.obs, batch.latent, key_action, explore=True)
+        action = act(state, config, spec, batch.obs, batch.latent, key_action, explore=True)
 
         def objective(params):
             kl = _kl(params, batch, action, config)
@@ -272,6 +278,7 @@ def _policy_step(state: State, batch: Batch, key: PRNGKeyArray, config: Config, 
     alpha = state.alpha + config.divergence_weight_rate * (divergence - config.divergence_target)
     state = state._replace(
         actor=actor,
+        average_actor=optax.incremental_update(actor, state.average_actor, config.average_rate),
         actor_opt=actor_opt,
         value=value,
         value_opt=value_opt,

@@ -1,6 +1,6 @@
-"""How much an embedding tells of the behaviour: CLUB's bound of I(z; s, a) (CSRO; Gao et al., 2023), usable alone.
+"""How much embeddings tell of the behaviour within a task: CLUB's bound of I(z; s, a) (CSRO; Gao et al., 2023).
 
-`init`, `train_step` fits q(z | s, a), `information` is the bound, differentiable in the embedding.
+Usable alone: `init`, `train_step` fits q(z | s, a), `information` is the bound, differentiable in the embedding.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from metarl_jax.distributions import normal_log_prob
 from metarl_jax.learners.optimizers import adam
 from metarl_jax.losses.club import club
-from metarl_jax.networks.actor_critic import Actor
+from metarl_jax.networks.mlp import MLP
 from metarl_jax.types import Metrics
 
 
@@ -22,7 +22,7 @@ from metarl_jax.types import Metrics
 class Config:
     """Variational conditional q(z | s, a)."""
 
-    hidden_sizes: tuple[int, ...] = (200, 200)
+    hidden_sizes: tuple[int, ...] = (200, 200, 200)
     """Hidden layers."""
     learning_rate: float = 3e-4
     """Adam's step size."""
@@ -37,11 +37,11 @@ class Spec(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What was done where, and its embedding."""
+    """What was done where, and its embedding: N transitions of each context."""
 
-    obs: Float[Array, "B O"]
-    action: Float[Array, "B A"]
-    latent: Float[Array, "B D"]
+    obs: Float[Array, "... N O"]
+    action: Float[Array, "... N A"]
+    latent: Float[Array, "... N D"]
 
 
 class State(NamedTuple):
@@ -51,14 +51,25 @@ class State(NamedTuple):
     opt: Any
 
 
-def _network(config: Config, spec: Spec) -> Actor:
-    """A Gaussian of z: the policy's network, which makes one of two inputs."""
-    return Actor(spec.latent_size, config.hidden_sizes)
+def _network(config: Config, spec: Spec) -> MLP:
+    return MLP((*config.hidden_sizes, 2 * spec.latent_size))
+
+
+def _conditional(
+    params: Any, batch: Batch, config: Config, spec: Spec
+) -> tuple[Float[Array, "... N D"], Float[Array, "... N D"]]:
+    """Mean and standard deviation of q(z | s, a): tanh and sqrt(softplus(tanh)), as in the reference.
+
+    Deviations below 0.56 are out of reach: with exact ones the bound of any embedding but a constant has no limit.
+    """
+    inputs = jnp.concatenate([batch.obs, batch.action], -1)
+    mean, width = jnp.split(jnp.tanh(_network(config, spec).apply(params, inputs)), 2, -1)
+    return mean, jnp.sqrt(jax.nn.softplus(width))
 
 
 def init(key: PRNGKeyArray, config: Config, spec: Spec) -> State:
     """Fresh parameters."""
-    params = _network(config, spec).init(key, jnp.zeros(spec.obs_size), jnp.zeros(spec.action_size))
+    params = _network(config, spec).init(key, jnp.zeros(spec.obs_size + spec.action_size))
     return State(params, adam(config.learning_rate).init(params))
 
 
@@ -67,7 +78,7 @@ def train_step(state: State, batch: Batch, config: Config, spec: Spec) -> tuple[
     batch = jax.lax.stop_gradient(batch)
 
     def objective(params):
-        mean, std = _network(config, spec).apply(params, batch.obs, batch.action)
+        mean, std = _conditional(params, batch, config, spec)
         return -jnp.mean(normal_log_prob(batch.latent, mean, std))
 
     loss, grads = jax.value_and_grad(objective)(state.params)
@@ -76,7 +87,11 @@ def train_step(state: State, batch: Batch, config: Config, spec: Spec) -> tuple[
 
 
 def information(params: Any, batch: Batch, key: PRNGKeyArray, config: Config, spec: Spec) -> Float[Array, ""]:
-    """Upper bound of I(z; s, a) in nats, with each transition's embedding against another one's."""
-    mean, std = _network(config, spec).apply(params, batch.obs, batch.action)
-    other = batch.latent[jax.random.permutation(key, batch.latent.shape[0])]
+    """Upper bound of I(z; s, a) in nats, with each transition's embedding against another one's of its own context.
+
+    Of its own, as in the reference's code: against those of other tasks it would bound what embeddings tell of the task
+    too, as far as behaviour shows it, and undo what the distance metric learns.
+    """
+    mean, std = _conditional(params, batch, config, spec)
+    other = jnp.roll(batch.latent, jax.random.randint(key, (), 1, batch.latent.shape[-2]), -2)
     return club(normal_log_prob(batch.latent, mean, std), normal_log_prob(other, mean, std))

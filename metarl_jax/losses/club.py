@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def club(paired_log_prob: Float[Array, " B"], shuffled_log_prob: Float[Array, " B"]) -> Float[Array, ""]:
+def club(paired_log_prob: Float[Array, "..."], shuffled_log_prob: Float[Array, "..."]) -> Float[Array, ""]:
     """E_p(z,x) log q(z|x) - E_p(z)p(x) log q(z|x) >= I(z; x), if q is the true conditional.
 
     Args:

@@ -70,6 +70,8 @@ class Experiment(NamedTuple):
     """Lines of the header, such as `engine`, `tasks` and `networks`."""
     normalizer: Normalizer | None = None
     """Turns returns on the test tasks into scores, where there are levels to compare with."""
+    data_checksum: str | None = None
+    """Of the stored data that is learnt from; None: a run collects its own."""
 
 
 class Programs(NamedTuple):
@@ -123,8 +125,8 @@ class _Run:
         signal: interrupt.Interrupt,
         terminal: Terminal,
     ) -> None:
-        self.trainer, self.spec, test_tasks, description, self.normalizer = experiment
-        self.tasks = HeldOutTasks.of(test_tasks)
+        self.trainer, self.spec, self.normalizer = experiment.trainer, experiment.spec, experiment.normalizer
+        self.tasks = HeldOutTasks.of(experiment.test_tasks)
         self.config, self.run_dir, self.signal, self.terminal = config, run_dir, signal, terminal
         self.key_init, self.key_eval = jax.random.split(jax.random.key(config.seed))
         self.checkpoints = Checkpoints(run_dir / "checkpoints")
@@ -142,7 +144,7 @@ class _Run:
         if self.status and report.is_final(run_dir):
             unit = "epochs" if self.status == "completed" else "minutes"
             raise ConfigurationError(f"the {unit} of this run are done already: extend it with --{unit}")
-        terminal.table(self.spec.name, self._header(description))
+        terminal.table(self.spec.name, self._header(experiment.description))
         self._compile(shapes)
         self.log = Log(run_dir, self.epoch, config.wandb)
 

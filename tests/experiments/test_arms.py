@@ -43,32 +43,35 @@ def test_every_arm_is_a_valid_run(name):
         module.build(cli.configure(module, [f"--env={comparison.env}", *arm.flags]))
 
 
-def test_an_answer_from_finished_runs(tmp_path, monkeypatch, capsys):
-    """Seeds and arms end up in the table, the file and the figure."""
+@pytest.mark.parametrize("flags", [[], ["--vmap=True"]])
+def test_an_answer_from_finished_runs(flags, tmp_path, monkeypatch, capsys):
+    """Seeds and arms end up in the table, the file and the figure, whether seeds are runs or vmapped in one."""
     names = list(timrl_questions.QUESTIONS["unseen"].arms)
 
-    def train(env, arm, seed, minutes, run):
+    def train(env, arm, seeds, minutes, run):
         assert env == "cheetah_dir_vel_to_goal"
         run.mkdir(parents=True)
-        value = -10.0 * seed - (100.0 if arm.algorithm == "moss" else 0.0)
-        record = {"epoch": 3, "env_steps": 600, "seconds": 1.0, "test_return": value, "test_return_by_family": {}}
+        values = [-10.0 * seed - (100.0 if arm.algorithm == "moss" else 0.0) for seed in seeds]
+        record = {"epoch": 3, "env_steps": 600, "seconds": 1.0, "test_return": 7.0, "test_return_by_family": {}}
+        record |= {"test_return_per_seed": values, "test_score_per_seed": {"goal": [10.0 * x for x in values]}}
         (run / "metrics.jsonl").write_text(json.dumps(record) + "\n")
         config = {"versions": {"jax": "1"}, "commit": "abc", "devices": ["cpu:0"]}
         (run / "config.json").write_text(json.dumps(config))
         (run / "summary.json").write_text(json.dumps({"status": "budget"}))
-        components = np.eye(2)[np.array([[0, 1], [0, 1]])][None, None]
-        zeros = np.zeros((1, 1, 2, 2))
+        components = np.eye(2)[np.array([[0, 1], [0, 1]])][None, None].repeat(len(seeds), 0)
+        zeros = np.zeros((len(seeds), 1, 2, 2))
         evaluation = Evaluation(zeros, zeros[..., None], components, zeros > 0, zeros[..., None][..., :0] > 0)
         tasks = HeldOutTasks(np.array([0, 1]), np.zeros((2, 1)), np.array([0, 1]))
         evaluations.save(run / "evaluation.npz", evaluation, tasks)
 
     monkeypatch.setattr(arms, "train", train)
-    assert timrl_questions.main(["--question=unseen", "--seeds", "0", "2", f"--out={tmp_path}"]) == 0
+    assert timrl_questions.main(["--question=unseen", "--seeds", "0", "2", f"--out={tmp_path}", *flags]) == 0
     folder = tmp_path / "timrl_unseen"
     answer = json.loads((folder / "comparison.json").read_text())
     assert answer["summary"]["MoSS"]["test_return"]["mean"] == -110.0 and answer["seeds"] == [0, 2]
     assert list(answer["arms"]) == names and answer["arms"]["MoSS"][0]["commit"] == "abc"
     assert answer["arms"]["TIMRL"][1]["matched_accuracy"] == 1.0
+    assert [run["score goal"] for run in answer["arms"]["TIMRL"]] == [0.0, -200.0]
     assert all((folder / name).stat().st_size > 1000 for name in ("comparison.png", "curves.png"))
     assert "What happens in a class" in capsys.readouterr().out
 
@@ -76,7 +79,7 @@ def test_an_answer_from_finished_runs(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(("status", "minutes"), [("budget", 1.0), ("interrupted", 1.0), ("budget", 0.5)])
 def test_runs_go_on_until_they_have_had_their_minutes(trained_for, tmp_path, status, minutes):
     commands = trained_for(status, minutes)
-    arms.train("cheetah_vel", arms.Arm("moss"), 0, 1.0, tmp_path)
+    arms.train("cheetah_vel", arms.Arm("moss"), (0,), 1.0, tmp_path)
     finished = (status, minutes) == ("budget", 1.0)
     assert [c[-2:] for c in commands] == ([] if finished else [[f"--resume={tmp_path}", "--minutes=1.0"]])
 
@@ -84,16 +87,16 @@ def test_runs_go_on_until_they_have_had_their_minutes(trained_for, tmp_path, sta
 def test_longer_runs_are_not_passed_off_as_shorter_ones(trained_for, tmp_path):
     trained_for("budget", 2.0)
     with pytest.raises(ConfigurationError, match="for 2 min already: give --minutes=2 or more"):
-        arms.train("cheetah_vel", arms.Arm("moss"), 0, 1.0, tmp_path)
+        arms.train("cheetah_vel", arms.Arm("moss"), (0,), 1.0, tmp_path)
 
 
 def test_runs_of_other_settings_are_not_passed_off_as_the_arms(trained_for, tmp_path):
     trained_for("budget", 1.0)
     content = {"algorithm": "moss", "config": {"agent": {"sac": {"discount": 0.5}}, "run": {"minutes": 1.0}}}
     (tmp_path / "config.json").write_text(json.dumps(content))
-    arms.train("cheetah_vel", arms.Arm("moss", ("--sac.discount=0.5",)), 0, 1.0, tmp_path)
+    arms.train("cheetah_vel", arms.Arm("moss", ("--sac.discount=0.5",)), (0,), 1.0, tmp_path)
     with pytest.raises(ConfigurationError, match=r"trained with --sac.discount=0.5, not 0.9: name another --out"):
-        arms.train("cheetah_vel", arms.Arm("moss", ("--sac.discount=0.9",)), 0, 1.0, tmp_path)
+        arms.train("cheetah_vel", arms.Arm("moss", ("--sac.discount=0.9",)), (0,), 1.0, tmp_path)
 
 
 @pytest.fixture

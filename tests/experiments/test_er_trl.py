@@ -52,6 +52,18 @@ def test_a_run(flags, tmp_path, capsys):
     assert "mean non_prior/extreme" in capsys.readouterr().out
 
 
+def test_a_run_notices_that_its_data_was_replaced(flags, tmp_path, capsys):
+    file, run = tmp_path / "point.h5", tmp_path / "run"
+    data, metadata = stored()
+    offline_file.save(file, data, metadata)
+    assert train([f"--data={file}", *flags[1:], "--epochs=1", f"--run_dir={run}"]) == 0
+    offline_file.save(file, data._replace(reward=data.reward + 1), metadata)
+    for command, flag in ((train, "--resume"), (evaluate.main, "--run")):
+        assert "has learnt from other data than is in its file now" in fails(capsys, command, f"{flag}={run}")
+    offline_file.save(file, data, metadata)
+    assert evaluate.main([f"--run={run}"]) == 0
+
+
 def test_wrong_input_is_one_line(flags, tmp_path, capsys):
     file = flags[0].removeprefix("--data=")
     runs = [f"--run_dir={tmp_path / 'run'}"]

@@ -50,7 +50,7 @@ def test_embeddings_get_no_gradient_from_training_but_may_from_the_critics():
 
     def after(latent):
         new, metrics = brac.train_step(state, data._replace(latent=latent), jax.random.key(0), CONFIG, SPEC)
-        return sum(jnp.sum(x) for x in jax.tree.leaves((new[:6], metrics)))
+        return sum(jnp.sum(x) for x in jax.tree.leaves((new[:7], metrics)))
 
     np.testing.assert_array_equal(jax.jit(jax.grad(after))(data.latent), 0.0)
     q_loss = lambda latent: brac.q_loss(state.critic, state.target_value, data._replace(latent=latent), CONFIG)[0]  # noqa: E731
@@ -91,7 +91,20 @@ def test_the_policy_is_kept_at_the_behaviour(alpha, cloning):
         keys = jax.random.split(jax.random.key(1), 500)
         state = brac.init(jax.random.key(0), config, SPEC)._replace(alpha=scale * alpha)
         state, _ = jax.lax.scan(train, state, keys)
-        return brac.act(state.actor, config, SPEC, data.obs, data.latent, keys[0], explore=False).mean()
+        return brac.act(state, config, SPEC, data.obs, data.latent, keys[0], explore=False).mean()
 
     free, kept = jax.jit(jax.vmap(action_learnt))(jnp.array([0.0, 1.0]))
     assert free > 0.3 and abs(kept + 0.4) < 0.2, (free, kept)
+
+
+def test_deterministic_actions_come_from_the_average_policy():
+    config = dataclasses.replace(CONFIG, average_rate=0.25)
+    first = initial()
+    second, _ = jax.jit(lambda s: brac.train_step(s, batch(), jax.random.key(0), config, SPEC))(first)
+    expected = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, first.actor, second.actor)
+    for average, by_hand in zip(*map(jax.tree.leaves, (second.average_actor, expected)), strict=True):
+        np.testing.assert_allclose(average, by_hand, atol=1e-6)
+    act = lambda s, explore: brac.act(s, config, SPEC, batch().obs, batch().latent, jax.random.key(0), explore)  # noqa: E731
+    for explore, other in ((False, "actor"), (True, "average_actor")):
+        unchanged = second._replace(**{other: first.critic})  # parameters of another network would not even fit
+        np.testing.assert_array_equal(act(second, explore), act(unchanged, explore))

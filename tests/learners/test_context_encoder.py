@@ -70,7 +70,7 @@ def test_next_observations_are_seen_where_they_shall():
 
 
 def test_club_falls_where_embeddings_tell_nothing_of_the_behaviour():
-    """The bound of a fitted q: positive for z = a, 0 for z that is independent of it."""
+    """The bound of a fitted q, positive for z = a, 0 for z that is independent of it: at most var(z) / ln(1 + 1/e)."""
     config, spec = club.Config(hidden_sizes=(16,), learning_rate=1e-2), club.Spec(2, 1, 1)
     keys = jax.random.split(jax.random.key(0), 3)
     obs, action = jax.random.normal(keys[0], (512, 2)), jax.random.uniform(keys[1], (512, 1), minval=-1.0)
@@ -82,7 +82,16 @@ def test_club_falls_where_embeddings_tell_nothing_of_the_behaviour():
         return club.information(state.params, batch, keys[2], config, spec)
 
     told, untold = jax.jit(jax.vmap(bound))(jnp.stack([action, jnp.roll(action, 7, 0)]))
-    assert told > 1.0 and untold < 0.5
+    assert 0.8 < told < 1.2 and abs(untold) < 0.1
+
+
+def test_club_leaves_alone_what_embeddings_tell_of_the_task():
+    """Nothing varies within a context: the bound is 0 whatever q has learnt, even where behaviour tells the context."""
+    config, spec = club.Config(hidden_sizes=(4,)), club.Spec(2, 1, 3)
+    task = jnp.broadcast_to(jnp.arange(5.0)[:, None, None], (5, 8, 1))
+    batch = club.Batch(jnp.tile(task, 2), task, jnp.tile(task, 3))
+    params = club.init(jax.random.key(0), config, spec).params
+    assert club.information(params, batch, jax.random.key(1), config, spec) == 0.0
 
 
 def test_the_decoder_predicts_through_the_embedding():
