@@ -27,7 +27,11 @@ ALGORITHMS = ("moss", "timrl", "cemrl", "pearl")
 """Rows that a comparison of algorithms keeps, whether there is a result or not."""
 AFTER = (1, 3, 5, 10)
 """Steps since a change at which the attention's share is told."""
-MEASURES = {"test_return": "return", "matched_accuracy": "recognised, best matching"}
+MEASURES = {
+    "test_return": "return",
+    "matched_accuracy": "recognised, best matching",
+    "recognition_accuracy": "recognised, by the label",
+}
 """How measures of comparisons are called; others as they are."""
 NOTHING = "No result yet.\n"
 

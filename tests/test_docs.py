@@ -35,7 +35,10 @@ def test_a_published_comparison_is_told(tmp_path, monkeypatch):
     folder = tmp_path / "algorithms_toy"
     folder.mkdir()
     over = {"mean": 2.0, "std": 0.5, "iqm": 2.25, "low": 1.0, "high": 3.0}
-    summary = {"moss": {"test_return": over, "matched_accuracy": None}}
+    summary = {
+        "moss": {"test_return": over, "matched_accuracy": None, "recognition_accuracy": None},
+        "timrl": {"test_return": over, "matched_accuracy": None, "recognition_accuracy": over},
+    }
     content = {"title": "Who", "env": "toy", "minutes": 1.5, "seeds": [0, 1], "summary": summary}
     (folder / "comparison.json").write_text(json.dumps(content))
     (folder / "comparison.png").write_bytes(b"image")
@@ -47,7 +50,9 @@ def test_a_published_comparison_is_told(tmp_path, monkeypatch):
     assert "No result yet.\n" in (tmp_path / "timrl.md").read_text()
     comparisons.main(comparisons.Config((folder,)))
     told = (tmp_path / "timrl.md").read_text()
+    assert "|  | return | recognised, by the label |" in told  # a column without values is left out
     assert "| moss | 2.2 [1.0, 3.0] | - |" in told and "| pearl | - | - |" in told and "seeds 0, 1" in told
+    assert "| timrl | 2.2 [1.0, 3.0] | 2.250 [1.000, 3.000] |" in told
     assert (tmp_path / "figures" / "algorithms_toy.png").read_bytes() == b"image"
     assert json.loads((tmp_path / "algorithms_toy.json").read_text())["summary"] == summary
     with pytest.raises(SystemExit, match="holds no finished comparison"):
