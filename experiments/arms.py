@@ -198,7 +198,8 @@ def compare(comparison: Comparison, config: Config, folder: Path) -> None:
     content |= {"vmap": config.vmap}
     content |= {"flags": {name: arm.flags for name, arm in comparison.arms.items()}}
     write_json(folder / "comparison.json", content | {"summary": summary, "arms": outcomes})
-    draw(folder / "comparison.png", comparison.title, outcomes, comparison.measures)
+    told = [m for m in comparison.measures if any(over[m] for over in summary.values())]
+    draw(folder / "comparison.png", comparison.title, outcomes, told)
     learning = {
         name: [curve for run in found for curve in curves.curves(read_metrics(run / "metrics.jsonl"))]
         for name, found in runs.items()
