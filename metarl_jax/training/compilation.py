@@ -1,9 +1,12 @@
 """How entry points set up JAX: programs compiled once per machine, and a generator that compiles fast."""
 
 import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
+from jax.stages import Compiled, Lowered
 
 
 def configure() -> None:
@@ -35,3 +38,13 @@ def enable_cache() -> Path | None:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metarl_jax"
     jax.config.update("jax_compilation_cache_dir", str(cache))
     return cache
+
+
+def compile_all(programs: Sequence[Lowered]) -> list[Compiled]:
+    """Compile programs side by side, as many at once as this process has CPUs.
+
+    On one CPU five at once took a quarter more CPU time than one after another.
+    """
+    num_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with ThreadPoolExecutor(num_cpus) as threads:
+        return list(threads.map(lambda program: program.compile(), programs))

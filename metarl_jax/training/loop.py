@@ -4,7 +4,6 @@ import dataclasses
 import importlib.util
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import numpy as np
 from metarl_jax.analysis import evaluation as evaluations
 from metarl_jax.analysis.evaluation import HeldOutTasks, Normalizer
 from metarl_jax.errors import ConfigurationError
-from metarl_jax.training import guard, interrupt, report
+from metarl_jax.training import compilation, guard, interrupt, report
 from metarl_jax.training.checkpoint import Checkpoints
 from metarl_jax.training.logging import Log, Record, Terminal, duration, write_json
 from metarl_jax.types import EnvSpec, Evaluation, Metrics, Task, Trainer, TrainState
@@ -161,8 +160,7 @@ class _Run:
         if self.state is None:
             lowered.append(jax.jit(trainer.create).lower(self.key_init))
             lowered.append(jax.jit(trainer.fill, donate_argnums=0).lower(shapes))
-        with ThreadPoolExecutor() as threads:
-            collect, learn, evaluate, *start = threads.map(lambda program: program.compile(), lowered)
+        collect, learn, evaluate, *start = compilation.compile_all(lowered)
         self.programs = Programs(collect, learn, evaluate)
         self.compile_seconds = time.monotonic() - started
         self.terminal.say(f"compiled in {self.compile_seconds:.1f} s")
