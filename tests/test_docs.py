@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from PIL import Image
 
 from benchmarks import comparisons
 from experiments import cli, compare, timrl_questions
@@ -41,7 +42,7 @@ def test_a_published_comparison_is_told(tmp_path, monkeypatch):
     }
     content = {"title": "Who", "env": "toy", "minutes": 1.5, "seeds": [0, 1], "summary": summary}
     (folder / "comparison.json").write_text(json.dumps(content))
-    (folder / "comparison.png").write_bytes(b"image")
+    Image.new("RGB", (8, 8)).save(folder / "comparison.png")
     text = "<!-- result: algorithms_toy, written by benchmarks/comparisons.py -->\nold\n<!-- end of result -->\n"
     (tmp_path / "timrl.md").write_text(text)
     monkeypatch.setattr(comparisons, "RESULTS", tmp_path)
@@ -53,7 +54,7 @@ def test_a_published_comparison_is_told(tmp_path, monkeypatch):
     assert "|  | return | recognised, by the label |" in told  # a column without values is left out
     assert "| moss | 2.2 [1.0, 3.0] | - |" in told and "| pearl | - | - |" in told and "seeds 0, 1" in told
     assert "| timrl | 2.2 [1.0, 3.0] | 2.250 [1.000, 3.000] |" in told
-    assert (tmp_path / "figures" / "algorithms_toy.png").read_bytes() == b"image"
+    assert Image.open(tmp_path / "figures" / "algorithms_toy.png").size == (8, 8)
     assert json.loads((tmp_path / "algorithms_toy.json").read_text())["summary"] == summary
     with pytest.raises(SystemExit, match="holds no finished comparison"):
         comparisons.main(comparisons.Config((tmp_path / "nowhere",)))
@@ -98,7 +99,7 @@ ANALYSES = {
 def test_a_published_analysis_is_told(analysis, tmp_path, monkeypatch):
     content, line = ANALYSES[analysis]
     (tmp_path / "any.json").write_text(json.dumps(content | {"config": {"analysis": analysis}}))
-    (tmp_path / "any.png").write_bytes(b"image")
+    Image.new("RGB", (8, 8)).save(tmp_path / "any.png")
     name = f"er_trl_{analysis}" + ("_toy" if "env" in content else "")
     (tmp_path / "page.md").write_text(
         f"<!-- result: {name}, written by benchmarks/comparisons.py -->\n<!-- end of result -->\n"

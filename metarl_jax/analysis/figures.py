@@ -7,6 +7,8 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+MAX_WIDTH = 1800
+"""Of an image, in pixels."""
 MANY = 5
 """Entries from which a legend goes outside the axes."""
 
@@ -37,5 +39,5 @@ def legend(axis: Axes) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write an image; the suffix says which kind."""
-    figure.savefig(path, dpi=150)
+    """Write an image; the suffix says which kind. Long rows of panels get fewer dots per inch: files stay small."""
+    figure.savefig(path, dpi=min(150.0, MAX_WIDTH / figure.get_figwidth()))
