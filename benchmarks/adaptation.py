@@ -19,6 +19,7 @@ import tyro
 from scipy import stats
 
 from benchmarks.provenance import provenance
+from benchmarks.publish import published
 from experiments import rundir
 from experiments.evaluate import load
 from metarl_jax.training import compilation
@@ -101,7 +102,7 @@ def main(config: Config) -> None:
     base, other = (row["reward_per_step"] for row in rows.values())
     print(f"{'':22}{'ratio':18}{other / base:9.3f}")
     content = {"machine": provenance("benchmarks.adaptation"), "env": env, "settle": settle, "span": config.span}
-    content |= {"runs": [{k: about[k] for k in ("config", "versions", "commit")} for about in abouts]}
+    content |= {"runs": [published(run)["config"] for run in config.runs]}
     path = config.out / f"adaptation_{algorithm}_{env}.json"
     path.write_text(json.dumps(content | {"rows": rows, "ratio": other / base}, indent=1) + "\n")
     print(f"wrote {path}")
