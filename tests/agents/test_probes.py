@@ -99,7 +99,9 @@ def test_delayed_reward_is_discounted_back_and_cut_at_termination():
 
 
 def test_the_best_action_is_found():
-    *_, evaluation = _train(probes.action(), 40)
+    # At a temperature of 1e-3 some seeds stop exploring first, and stay 0.1 to 0.3 away from it for 100 epochs.
+    config = dataclasses.replace(CONFIG, sac=dataclasses.replace(CONFIG.sac, alpha=1e-2))
+    *_, evaluation = _train(probes.action(), 40, config)
     # A deviation of 0.1 from the best action costs 0.01 per step.
     assert evaluation.returns.min() > -0.01 * probes.HORIZON
 
