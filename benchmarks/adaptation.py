@@ -1,6 +1,7 @@
 """How well a trained policy follows changes of its task, and tasks outside the training range.
 
-    python -m benchmarks.adaptation runs/moss-cheetah_dir_nonstat-... runs/moss-cheetah_vel_ood-...
+    python -m benchmarks.adaptation runs/moss-cheetah_dir_nonstat-*
+    python -m benchmarks.adaptation runs/moss-cheetah_vel_ood-*
 
 Where tasks change, the reward per step from `settle` steps after a change on, beside that of the same policy on the
 same tasks when nothing changes. Elsewhere, the cost (negative reward) per step from `settle` steps after the start on,
@@ -91,10 +92,14 @@ def main(config: Config) -> None:
     if len(names) != 1:
         raise SystemExit(f"error: runs of different experiments: {sorted(names)}")
     algorithm, env = names.pop()
-    stationary = load(config.runs[0])[0].spec.stationary
+    stationary = abouts[0]["environment"]["stationary"]
     settle = config.settle if config.settle is not None else 30 if stationary else 20
     rows: dict[str, dict[str, float]] = {}
     for name, values in gather(config, stationary, settle).items():
+        if len(values) < 2:
+            raise SystemExit(
+                f"error: {name} was seen {len(values)} times: more --repeats, or smaller --settle and --span"
+            )
         interval = stats.bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(0))
         low, high = map(float, interval.confidence_interval)
         rows[name] = {"reward_per_step": float(values.mean()), "low": low, "high": high, "samples": len(values)}

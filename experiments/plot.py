@@ -90,15 +90,18 @@ def draw_single(run: Path, path: Path, method: str, levels: Mapping[str, float])
     curves.draw_run(path, evaluated(str(run)), environment["name"], levels)
     if not (run / "evaluation.npz").exists():
         return [path]
-    found = gallery.draw(
+    evaluation, tasks = evaluations.load(run / "evaluation.npz")
+    images = gallery.draw(
         lambda name: path.with_name(name + path.suffix),
-        *evaluations.load(run / "evaluation.npz"),
+        gallery.findings(evaluation, environment["stationary"]),
+        evaluation,
+        tasks,
         environment["subtasks"],
         environment["stationary"],
         f"beliefs, {environment['name']}",
         method,
     )
-    return [path, *found]
+    return [path, *images]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -178,7 +178,7 @@ class Trainer(NamedTuple):
     """(state, *constants) -> the state after an epoch's gradient steps; `updates` counts them. Metrics are scalars (per
     seed)."""
     evaluate: Callable[..., Evaluation]
-    """(state, key, *constants) -> K consecutive episodes on every held-out task, deterministic policy."""
+    """(state, key, *constants) -> K consecutive episodes on every task of evaluations, deterministic policy."""
     env_steps_per_epoch: int
     replay_bytes: int
     """Device memory of the replay and of `constants`, all seeds together."""

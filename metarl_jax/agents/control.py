@@ -126,8 +126,9 @@ def train_vae(
     num: Int[Array, ""],
     key: PRNGKeyArray,
 ) -> tuple[Any, Metrics]:
-    """`num` updates (vae, windows, siblings, key) on fresh windows, with other episodes of their tasks if it decodes
-    them.
+    """`num` updates (vae, windows, siblings, key) on fresh windows; siblings are other episodes of the same tasks.
+
+    They are None unless those are what beliefs decode.
     """
 
     def update(vae, key):

@@ -17,11 +17,11 @@ from metarl_jax.types import Evaluation
 class Findings(NamedTuple):
     """Each None where it does not apply."""
 
-    response: responses.Response | None
+    response: responses.Response | None = None
     """Reward around a task change."""
-    recognition: recognitions.Recognition | None
+    recognition: recognitions.Recognition | None = None
     """Accuracy against the steps of a task."""
-    attention: attentions.Attention | None
+    attention: attentions.Attention | None = None
     """Which transitions inform the class."""
 
 
@@ -36,6 +36,7 @@ def findings(evaluation: Evaluation, stationary: bool) -> Findings:
 
 def draw(
     place: Callable[[str], Path],
+    found: Findings,
     evaluation: Evaluation,
     tasks: HeldOutTasks,
     subtasks: Sequence[str],
@@ -47,6 +48,7 @@ def draw(
 
     Args:
       place: (`latents`, `response`, `recognition` or `attention`) -> where that image goes.
+      found: `findings` of the evaluation.
       evaluation: [S, ...] on the host; the beliefs are those of the first seed.
       tasks: the tasks [N].
       subtasks: names, in the order of `tasks.label`.
@@ -54,7 +56,7 @@ def draw(
       title: of that map.
       method: of `latents.METHODS`.
     """
-    response, recognition, attention = findings(evaluation, stationary)
+    response, recognition, attention = found
     drawn = []
     if stationary:
         drawn.append(place("latents"))

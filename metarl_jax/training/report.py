@@ -86,13 +86,12 @@ def write(
       The summary.
     """
     summary = summarise(records, status)
-    if last:
-        found = gallery.findings(last[0], spec.stationary)
-        summary |= {name: x._asdict() for name, x in found._asdict().items() if x}
+    found = gallery.findings(last[0], spec.stationary) if last else gallery.Findings()
+    summary |= {name: x._asdict() for name, x in found._asdict().items() if x}
     write_json(run_dir / "summary.json", summary)
     curves.draw_run(run_dir / "curves.png", records, spec.name)
     if last:
         evaluations.save(run_dir / "evaluation.npz", *last)
         place = lambda name: run_dir / f"{name}.png"  # noqa: E731
-        gallery.draw(place, *last, spec.subtasks, spec.stationary, f"beliefs, {spec.name}")
+        gallery.draw(place, found, *last, spec.subtasks, spec.stationary, f"beliefs, {spec.name}")
     return summary

@@ -17,7 +17,6 @@ from tests.helpers import float64
 
 VARIED = dynamics.with_derived(_WALKER_PARAMS.names)
 NUM, STEPS = 4, 100
-needs_warp = pytest.mark.skipif(importlib.util.find_spec("warp") is None, reason="warp-lang is not installed")
 
 
 def fields(model, num=NUM):
@@ -107,7 +106,6 @@ def test_mjx_follows_native():
     np.testing.assert_allclose(ours.qvel, after.qvel, rtol=0, atol=1e-8)
 
 
-@needs_warp
 def test_warp_follows_native():
     """One substep from each of native's states, in float32; errors relative to 1 + the state's largest speed."""
     from envs.physics import warp
@@ -122,7 +120,7 @@ def test_warp_follows_native():
     assert np.max(error) < 1e-3 and np.median(error) < 1e-5, np.sort(error)[-5:]
 
 
-@pytest.mark.parametrize("engine", ["native", "mjx", pytest.param("warp", marks=needs_warp)])
+@pytest.mark.parametrize("engine", ["native", "mjx", "warp"])
 def test_no_field_is_silently_ignored(engine):
     """Each varied field alone changes the motion, one simulation at a time."""
     model = models.load("walker2d_v5.xml")

@@ -21,7 +21,6 @@ from envs.physics.base import is_finite
 from tests.helpers import float64
 
 BODIES = ("half_cheetah", "ant")
-needs_warp = pytest.mark.skipif(importlib.util.find_spec("warp") is None, reason="warp-lang is not installed")
 
 
 def random_starts(model, num, seed=0):
@@ -173,7 +172,6 @@ def test_mjx_in_single_precision(body):
     single_precision(body, mjx.make)
 
 
-@needs_warp
 @pytest.mark.parametrize("body", BODIES)
 def test_warp_in_single_precision(body):
     from envs.physics import warp
@@ -181,7 +179,6 @@ def test_warp_in_single_precision(body):
     single_precision(body, warp.make)
 
 
-@needs_warp
 def test_warp_overflow_is_divergence():
     from envs.physics import warp
 
