@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from PIL import Image
 
-from benchmarks import er_trl_tables
+from benchmarks import er_trl_tables, figures
 from benchmarks.provenance import provenance
 from benchmarks.readme import RESULTS, ROOT, table
 
@@ -33,8 +32,6 @@ MEASURES = {
     "recognition_accuracy": "recognised, by the label",
 }
 """How measures of comparisons are called; others as they are."""
-COLOURS = 128
-"""Of a published figure: a third of the bytes."""
 NOTHING = "No result yet.\n"
 
 
@@ -58,10 +55,7 @@ def publish(path: Path) -> None:
         name = "_".join(("er_trl", content["config"]["analysis"], *([content["env"]] if "env" in content else [])))
     machine = {k: v for k, v in provenance("benchmarks.comparisons").items() if k in ("cpu", "cores", "device")}
     (RESULTS / f"{name}.json").write_text(json.dumps(content | {"machine": machine}, indent=1) + "\n")
-    figures = DOCS / "figures"
-    figures.mkdir(exist_ok=True)
-    with Image.open(file.with_suffix(".png")) as picture:
-        picture.convert("RGB").quantize(COLOURS).save(figures / f"{name}.png", optimize=True)
+    figures.copy(file.with_suffix(".png"), DOCS / "figures" / f"{name}.png")
 
 
 def interval(over: dict[str, float] | None, digits: int) -> str:

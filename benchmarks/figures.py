@@ -1,9 +1,10 @@
 """Figures of the stored results, in docs/figures: learning curves from their JSON, and what runs drew of themselves."""
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
+
+from PIL import Image
 
 from benchmarks.references import REFERENCES
 from metarl_jax.analysis import curves
@@ -18,6 +19,8 @@ DETAILS = {
     "attention": "Which transitions inform the first seed's class",
 }
 """Images that a run leaves in its directory, and what they show."""
+COLOURS = 128
+"""Of a copied image: a third of the bytes."""
 
 
 def draw(result: Path, folder: Path = FIGURES) -> Path:
@@ -34,10 +37,18 @@ def draw(result: Path, folder: Path = FIGURES) -> Path:
     return path
 
 
+def copy(image: Path, path: Path) -> Path:
+    """Copy an image to `path`, in `COLOURS` colours."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with Image.open(image) as picture:
+        picture.convert("RGB").quantize(COLOURS).save(path, optimize=True)
+    return path
+
+
 def keep(run: Path, result: str, folder: Path = FIGURES) -> list[Path]:
     """Copy those of `DETAILS` that a run has, under the name of its result file."""
     found = [run / f"{name}.png" for name in DETAILS]
-    return [shutil.copy(image, folder / f"{result}_{image.name}") for image in found if image.exists()]
+    return [copy(image, folder / f"{result}_{image.name}") for image in found if image.exists()]
 
 
 def gallery(results: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ import json
 import matplotlib.image
 import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks import figures, publish
 from benchmarks.references import REFERENCES
@@ -29,8 +30,8 @@ def run(folder, env="cheetah_vel", returns=(-200.0, -30.0)):
 def published(tmp_path, monkeypatch):
     """Two runs of two seeds each, of which the first drew what it believes."""
     first, second = run(tmp_path / "0"), run(tmp_path / "1")
-    (first / "latents.png").write_bytes(b"image")
-    (second / "response.png").write_bytes(b"another")
+    Image.new("RGB", (8, 6)).save(first / "latents.png")
+    Image.new("RGB", (4, 4)).save(second / "response.png")
     monkeypatch.setattr(figures, "ROOT", tmp_path)
     monkeypatch.setattr(figures, "FIGURES", tmp_path / "docs")
     publish.main(publish.Config((first, second), out=tmp_path, figures=tmp_path / "docs"))
@@ -66,7 +67,7 @@ def test_a_gallery_shows_what_there_is(published):
     shown = figures.gallery(["moss_cheetah_vel_fast", "moss_ant_dir_fast"])
     assert shown.count("<img") == 1 and 'src="docs/moss_cheetah_vel_fast.png"' in shown
     assert "held-out tasks: [`moss_cheetah_vel_fast`](docs/moss_cheetah_vel_fast_latents.png)." in shown
-    assert (published / "docs" / "moss_cheetah_vel_fast_latents.png").read_bytes() == b"image"
+    assert Image.open(published / "docs" / "moss_cheetah_vel_fast_latents.png").size == (8, 6)
     assert "response" not in shown and "ant_dir" not in shown
     assert figures.gallery(["moss_ant_dir_fast"]) == ""
 
