@@ -205,15 +205,14 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         """An epoch's VAE updates; the component that explains a window is given."""
         scale = statistics.scale(replay.moments)
 
-        def update(vae: gmm_vae.State, key: PRNGKeyArray):
-            key_sample, key_train = jax.random.split(key)
-            windows = sample_windows(replay, key_sample, config.vae.batch_size, config.vae_window or config.window)
+        def step(vae: gmm_vae.State, windows: Transition, siblings: Transition | None, key: PRNGKeyArray):
             component = class_of(spec, windows.task) if config.labels == "task" else None
             if config.vae_component == "recognized":
                 component = jnp.argmax(recognise(state, windows)[1], -1)
-            return gmm_vae.train_step(vae, windows, key_train, config.vae, vae_spec, scale, component=component)
+            return gmm_vae.train_step(vae, windows, key, config.vae, vae_spec, scale, siblings, component)
 
-        vae, metrics = control.repeat(update, state.vae, control.num_vae_updates(config, state.num_epochs), key)
+        num = control.num_vae_updates(config, state.num_epochs)
+        vae, metrics = control.train_vae(config, config.vae, step, state.vae, replay, num, key)
         return state._replace(vae=vae, scale=scale), metrics
 
     def train_recognizer(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
