@@ -17,6 +17,7 @@ import tyro
 from benchmarks import er_trl_tables, figures
 from benchmarks.provenance import provenance
 from benchmarks.readme import RESULTS, ROOT, table
+from experiments.arms import Budget
 
 DOCS = ROOT / "docs"
 BLOCK = re.compile(
@@ -76,9 +77,7 @@ def answer(name: str, content: dict[str, Any]) -> str:
         for arm, x in zip(names, over, strict=True)
     ]
     seeds = ", ".join(map(str, content["seeds"])) + (" in one vmapped program" if content.get("vmap") else "")
-    head = (
-        f"`{content['env']}`, {content['minutes']:g} min per run, seeds {seeds}: interquartile mean over seeds and its"
-    )
+    head = f"`{content['env']}`, {Budget.of(content)} per run, seeds {seeds}: interquartile mean over seeds and its"
     head += f" 95 % bootstrap interval, from `benchmarks/results/{name}.json`.\n\n"
     columns = [MEASURES.get(measure, measure) for measure in measures]
     return head + table(["", *columns], rows) + image(name, content["title"])

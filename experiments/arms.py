@@ -40,12 +40,35 @@ class Comparison(NamedTuple):
     """What is compared: names of an `outcome`."""
 
 
+FINISHED = {"minutes": "budget", "epochs": "completed"}
+"""Units of budgets, and the status of a run that has spent one."""
+
+
+class Budget(NamedTuple):
+    """How long a run trains, in one unit."""
+
+    unit: str
+    """One of `FINISHED`."""
+    amount: float
+
+    def __str__(self) -> str:
+        return f"{self.amount:,g} {'min' if self.unit == 'minutes' else self.unit}"
+
+    @classmethod
+    def of(cls, limits: Mapping[str, Any]) -> "Budget":
+        """Of the field `epochs`, and where it is missing or None of `minutes`."""
+        unit = "minutes" if limits.get("epochs") is None else "epochs"
+        return cls(unit, limits[unit])
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """How a comparison is run."""
 
     minutes: float = 10.0
     """Training time of each run."""
+    epochs: int | None = None
+    """Instead of minutes: every run makes as many train steps, whatever else the machine does meanwhile."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each a run of its own, one after another."""
     vmap: bool = False
@@ -55,25 +78,29 @@ class Config:
     """Directory of the runs, the figures and the JSON file. What is there already is not run again."""
 
 
-def train(env: str, arm: Arm, seeds: Sequence[int], minutes: float, run: Path) -> None:
-    """One run in a process of its own; one that is there goes on until it has had its minutes.
+def train(env: str, arm: Arm, seeds: Sequence[int], budget: Budget, run: Path) -> None:
+    """One run in a process of its own; one that is there goes on until its budget is spent.
 
     Raises:
-      ConfigurationError: the run failed, or has had more minutes already.
+      ConfigurationError: the run failed, has had more already, or has a budget in another unit.
     """
     module = [sys.executable, "-m", f"experiments.{arm.algorithm}"]
-    flags = [f"--env={env}", f"--minutes={minutes}", f"--seed={seeds[0]}", f"--seeds={len(seeds)}", f"--run_dir={run}"]
-    flags += arm.flags
+    limits = [f"--{unit}={budget.amount if unit == budget.unit else None}" for unit in FINISHED]
+    flags = [f"--env={env}", *limits, f"--seed={seeds[0]}", f"--seeds={len(seeds)}", f"--run_dir={run}", *arm.flags]
     if (run / "config.json").exists():
         stored = rundir.read(run, "--out")["config"]
         check_same(run, arm, env, stored)
-        before = stored["run"]["minutes"]
-        if before > minutes:
-            raise ConfigurationError(f"{run} was trained for {before:g} min already: give --minutes={before:g} or more")
+        before = Budget.of(stored["run"])
+        if before.unit != budget.unit:
+            raise ConfigurationError(f"{run} was trained for {before}, not for {budget}: name another --out")
+        if before.amount > budget.amount:
+            wanted = f"--{before.unit}={before.amount:g}"
+            raise ConfigurationError(f"{run} was trained for {before} already: give {wanted} or more")
         summary = run / "summary.json"
-        if before == minutes and summary.exists() and json.loads(summary.read_text())["status"] == "budget":
+        finished = summary.exists() and json.loads(summary.read_text())["status"] == FINISHED[budget.unit]
+        if before == budget and finished:
             return
-        flags = [f"--resume={run}", f"--minutes={minutes}"]
+        flags = [f"--resume={run}", *limits]
     if code := subprocess.run([*module, *flags], check=False).returncode:
         raise ConfigurationError(f"{run} ended with exit code {code}")
 
@@ -172,13 +199,14 @@ def compare(comparison: Comparison, config: Config, folder: Path) -> None:
     """
     if not config.seeds:
         raise ConfigurationError("--seeds needs at least one seed")
+    budget = Budget.of(dataclasses.asdict(config))
     groups = [config.seeds] if config.vmap else [(seed,) for seed in config.seeds]
     runs: dict[str, list[Path]] = {}
     for name, arm in comparison.arms.items():
         plain = "".join(c if c.isalnum() or c == "." else "_" for c in name)
         runs[name] = [folder / "-".join(map(str, (plain, *group))) for group in groups]
         for group, run in zip(groups, runs[name], strict=True):
-            train(comparison.env, arm, group, config.minutes, run)
+            train(comparison.env, arm, group, budget, run)
     outcomes = {
         name: [outcome(run, place) for run, group in zip(found, groups, strict=True) for place in range(len(group))]
         for name, found in runs.items()
@@ -188,18 +216,19 @@ def compare(comparison: Comparison, config: Config, folder: Path) -> None:
         for name, found in outcomes.items()
     }
     heads = "".join(f"{measure.replace('_', ' '):>26}" for measure in comparison.measures)
-    print(f"{comparison.title} ({comparison.env}, {config.minutes:g} min)\n{'':28}{heads}")
+    heading = f"{comparison.title} ({comparison.env}, {budget})"
+    print(f"{heading}\n{'':28}{heads}")
     for name, over in summary.items():
         means = ((found["mean"] if found else None) for found in over.values())
         print(f"{name:28}" + "".join(f"{'-':>26}" if mean is None else f"{mean:26.3f}" for mean in means))
     about = json.loads((next(iter(runs.values()))[0] / "config.json").read_text())
     content = {name: about[name] for name in ("versions", "devices", "machine") if name in about}
-    content |= {"title": comparison.title, "env": comparison.env, "minutes": config.minutes, "seeds": config.seeds}
-    content |= {"vmap": config.vmap}
+    content |= {"title": comparison.title, "env": comparison.env, budget.unit: budget.amount}
+    content |= {"seeds": config.seeds, "vmap": config.vmap}
     content |= {"flags": {name: arm.flags for name, arm in comparison.arms.items()}}
     write_json(folder / "comparison.json", content | {"summary": summary, "arms": outcomes})
     told = [m for m in comparison.measures if any(over[m] for over in summary.values())]
-    draw(folder / "comparison.png", comparison.title, outcomes, told)
+    draw(folder / "comparison.png", heading, outcomes, told)
     learning = {
         name: [curve for run in found for curve in curves.curves(read_metrics(run / "metrics.jsonl"))]
         for name, found in runs.items()

@@ -40,7 +40,7 @@ def test_a_published_comparison_is_told(tmp_path, monkeypatch):
         "moss": {"test_return": over, "matched_accuracy": None, "recognition_accuracy": None},
         "timrl": {"test_return": over, "matched_accuracy": None, "recognition_accuracy": over},
     }
-    content = {"title": "Who", "env": "toy", "minutes": 1.5, "seeds": [0, 1], "summary": summary}
+    content = {"title": "Who", "env": "toy", "epochs": 1500, "seeds": [0, 1], "summary": summary}
     (folder / "comparison.json").write_text(json.dumps(content))
     Image.new("RGB", (8, 8)).save(folder / "comparison.png")
     text = "<!-- result: algorithms_toy, written by benchmarks/comparisons.py -->\nold\n<!-- end of result -->\n"
@@ -52,7 +52,8 @@ def test_a_published_comparison_is_told(tmp_path, monkeypatch):
     comparisons.main(comparisons.Config((folder,)))
     told = (tmp_path / "timrl.md").read_text()
     assert "|  | return | recognised, by the label |" in told  # a column without values is left out
-    assert "| moss | 2.2 [1.0, 3.0] | - |" in told and "| pearl | - | - |" in told and "seeds 0, 1" in told
+    assert "| moss | 2.2 [1.0, 3.0] | - |" in told and "| pearl | - | - |" in told
+    assert "`toy`, 1,500 epochs per run, seeds 0, 1: " in told
     assert "| timrl | 2.2 [1.0, 3.0] | 2.250 [1.000, 3.000] |" in told
     assert Image.open(tmp_path / "figures" / "algorithms_toy.png").size == (8, 8)
     assert json.loads((tmp_path / "algorithms_toy.json").read_text())["summary"] == summary

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from experiments import ablations, arms, cemrl, cli, compare, moss, sweep, timrl, timrl_questions
+from experiments.arms import Budget
 from metarl_jax.analysis import evaluation as evaluations
 from metarl_jax.analysis.evaluation import HeldOutTasks
 from metarl_jax.errors import ConfigurationError
@@ -43,13 +44,13 @@ def test_every_arm_is_a_valid_run(name):
         module.build(cli.configure(module, [f"--env={comparison.env}", *arm.flags]))
 
 
-@pytest.mark.parametrize("flags", [[], ["--vmap=True"]])
+@pytest.mark.parametrize("flags", [[], ["--vmap=True", "--epochs=30"]])
 def test_an_answer_from_finished_runs(flags, tmp_path, monkeypatch, capsys):
     """Seeds and arms end up in the table, the file and the figure, whether seeds are runs or vmapped in one."""
     names = list(timrl_questions.QUESTIONS["unseen"].arms)
 
-    def train(env, arm, seeds, minutes, run):
-        assert env == "cheetah_dir_vel_to_goal"
+    def train(env, arm, seeds, budget, run):
+        assert env == "cheetah_dir_vel_to_goal" and str(budget) == ("30 epochs" if flags else "10 min")
         run.mkdir(parents=True)
         values = [-10.0 * seed - (100.0 if arm.algorithm == "moss" else 0.0) for seed in seeds]
         record = {"epoch": 3, "env_steps": 600, "seconds": 1.0, "test_return": 7.0, "test_return_by_family": {}}
@@ -73,39 +74,62 @@ def test_an_answer_from_finished_runs(flags, tmp_path, monkeypatch, capsys):
     assert answer["arms"]["TIMRL"][1]["matched_accuracy"] == 1.0
     assert [run["score goal"] for run in answer["arms"]["TIMRL"]] == [0.0, -200.0]
     assert all((folder / name).stat().st_size > 1000 for name in ("comparison.png", "curves.png"))
-    assert "What happens in a class" in capsys.readouterr().out
+    assert (answer.get("epochs"), answer.get("minutes")) == ((30, None) if flags else (None, 10.0))
+    told = capsys.readouterr().out
+    assert "What happens in a class" in told and ("30 epochs)" if flags else "10 min)") in told
 
 
-@pytest.mark.parametrize(("status", "minutes"), [("budget", 1.0), ("interrupted", 1.0), ("budget", 0.5)])
-def test_runs_go_on_until_they_have_had_their_minutes(trained_for, tmp_path, status, minutes):
-    commands = trained_for(status, minutes)
-    arms.train("cheetah_vel", arms.Arm("moss"), (0,), 1.0, tmp_path)
-    finished = (status, minutes) == ("budget", 1.0)
-    assert [c[-2:] for c in commands] == ([] if finished else [[f"--resume={tmp_path}", "--minutes=1.0"]])
+MINUTE, EPOCHS = Budget("minutes", 1.0), Budget("epochs", 4)
 
 
-def test_longer_runs_are_not_passed_off_as_shorter_ones(trained_for, tmp_path):
-    trained_for("budget", 2.0)
-    with pytest.raises(ConfigurationError, match="for 2 min already: give --minutes=2 or more"):
-        arms.train("cheetah_vel", arms.Arm("moss"), (0,), 1.0, tmp_path)
+@pytest.mark.parametrize(
+    ("status", "before", "budget"),
+    [
+        ("budget", MINUTE, MINUTE),
+        ("interrupted", MINUTE, MINUTE),
+        ("budget", Budget("minutes", 0.5), MINUTE),
+        ("completed", EPOCHS, EPOCHS),
+        ("interrupted", EPOCHS, EPOCHS),
+        ("completed", Budget("epochs", 3), EPOCHS),
+    ],
+)
+def test_runs_go_on_until_their_budget_is_spent(trained_for, tmp_path, status, before, budget):
+    commands = trained_for(status, before)
+    arms.train("cheetah_vel", arms.Arm("moss"), (0,), budget, tmp_path)
+    limits = {"minutes": ["--minutes=1.0", "--epochs=None"], "epochs": ["--minutes=None", "--epochs=4"]}[budget.unit]
+    finished = before == budget and status != "interrupted"
+    assert [c[-3:] for c in commands] == ([] if finished else [[f"--resume={tmp_path}", *limits]])
+
+
+@pytest.mark.parametrize(
+    ("before", "message"),
+    [
+        (Budget("minutes", 2.0), "for 2 min already: give --minutes=2 or more"),
+        (Budget("epochs", 1), "trained for 1 epochs, not for 1 min: name another --out"),
+    ],
+)
+def test_other_budgets_are_not_passed_off_as_the_one_that_was_asked(trained_for, tmp_path, before, message):
+    trained_for("budget", before)
+    with pytest.raises(ConfigurationError, match=message):
+        arms.train("cheetah_vel", arms.Arm("moss"), (0,), MINUTE, tmp_path)
 
 
 def test_runs_of_other_settings_are_not_passed_off_as_the_arms(trained_for, tmp_path):
-    trained_for("budget", 1.0)
+    trained_for("budget", MINUTE)
     content = {"algorithm": "moss", "config": {"agent": {"sac": {"discount": 0.5}}, "run": {"minutes": 1.0}}}
     (tmp_path / "config.json").write_text(json.dumps(content))
-    arms.train("cheetah_vel", arms.Arm("moss", ("--sac.discount=0.5",)), (0,), 1.0, tmp_path)
+    arms.train("cheetah_vel", arms.Arm("moss", ("--sac.discount=0.5",)), (0,), MINUTE, tmp_path)
     with pytest.raises(ConfigurationError, match=r"trained with --sac.discount=0.5, not 0.9: name another --out"):
-        arms.train("cheetah_vel", arms.Arm("moss", ("--sac.discount=0.9",)), (0,), 1.0, tmp_path)
+        arms.train("cheetah_vel", arms.Arm("moss", ("--sac.discount=0.9",)), (0,), MINUTE, tmp_path)
 
 
 @pytest.fixture
 def trained_for(tmp_path, monkeypatch):
-    """A run directory as it lies after some minutes; returns the commands that are then run."""
+    """A run directory as it lies after some training; returns the commands that are then run."""
 
-    def leave(status, minutes):
+    def leave(status, budget):
         (tmp_path / "summary.json").write_text(json.dumps({"status": status}))
-        content = {"algorithm": "moss", "config": {"run": {"minutes": minutes}}}
+        content = {"algorithm": "moss", "config": {"run": {budget.unit: budget.amount}}}
         (tmp_path / "config.json").write_text(json.dumps(content))
         commands = []
         done = type("Done", (), {"returncode": 0})
