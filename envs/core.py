@@ -131,6 +131,39 @@ def update_where(condition: Bool[Array, ""], update: Callable[[PyTree], PyTree],
     return jax.lax.cond(_any_lane(condition), lambda s: where(condition, update(s), s), lambda s: s, state)
 
 
+CHUNKS = 8
+"""Parts of a batch that `update_few` goes through."""
+
+
+def update_few(condition: Bool[Array, ""], update: Callable[[PyTree], PyTree], state: PyTree) -> PyTree:
+    """`update_where` for an update that costs much and that few lanes need at a time, such as a reset.
+
+    Under `vmap` the lanes where the condition holds are updated an eighth of the batch at a time, until none is left.
+    """
+
+    @custom_vmap
+    def apply(condition: Bool[Array, ""], state: PyTree) -> PyTree:
+        return jax.lax.cond(condition, update, lambda s: s, state)
+
+    @apply.def_vmap
+    def _(axis_size: int, batched: PyTree, condition: jax.Array, state: PyTree) -> tuple[PyTree, PyTree]:
+        def lanes(x: jax.Array, is_batched: bool) -> jax.Array:
+            return x if is_batched else jnp.broadcast_to(x, (axis_size, *x.shape))
+
+        def update_some(carry: tuple[jax.Array, PyTree]) -> tuple[jax.Array, PyTree]:
+            pending, states = carry
+            index = jnp.nonzero(pending, size=-(-axis_size // CHUNKS), fill_value=axis_size)[0]
+            some = jax.vmap(update)(jax.tree.map(lambda x: x.at[index].get(mode="clip"), states))
+            states = jax.tree.map(lambda x, y: x.at[index].set(y, mode="drop"), states, some)
+            return pending.at[index].set(False, mode="drop"), states
+
+        carry = jax.tree.map(lanes, (condition, state), tuple(batched))
+        state = jax.lax.while_loop(lambda carry: jnp.any(carry[0]), update_some, carry)[1]
+        return state, jax.tree.map(lambda _: True, state)
+
+    return apply(condition, state)
+
+
 def where(condition: Bool[Array, "..."], new: PyTree, old: PyTree) -> PyTree:
     """Per-leaf `jnp.where` for pytrees whose leaves share the leading axes of `condition`."""
 

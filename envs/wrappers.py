@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from envs.core import Environment, State, Task, update_where, where
+from envs.core import Environment, State, Task, update_few, update_where, where
 from envs.errors import ConfigurationError
 from envs.rewards import select
 from envs.tasks import SubTask, draw_sets, families
@@ -208,7 +208,7 @@ def auto_reset(env: Environment) -> Environment:
 
     def step(state: State, action: jax.Array) -> State:
         after = env.step(state, action)
-        return update_where(after.terminated | after.truncated, begin, after)
+        return update_few(after.terminated | after.truncated, begin, after)
 
     return env._replace(step=step)
 

@@ -7,7 +7,7 @@ import pytest
 
 import envs
 from envs.bodies import ant
-from envs.core import update_where
+from envs.core import CHUNKS, update_few, update_where
 from envs.physics.base import cold_start
 from envs.wrappers import reveal_task
 from tests.envs.rolling import N, roll, start
@@ -106,14 +106,15 @@ def test_the_same_seed_is_the_same_episode():
     assert np.any(np.asarray(a.obs) != np.asarray(c.obs))
 
 
-def test_update_where_does_no_work_in_vain():
+@pytest.mark.parametrize("apply", (update_where, update_few))
+def test_update_where_does_no_work_in_vain(apply):
     calls = []
 
     def update(x):
         jax.debug.callback(lambda: calls.append(1))
         return x + 1.0
 
-    step = jax.jit(jax.vmap(jax.vmap(lambda c, x: update_where(c, update, x))))
+    step = jax.jit(jax.vmap(jax.vmap(lambda c, x: apply(c, update, x))))
     x = jnp.arange(6.0).reshape(2, 3)
     np.testing.assert_array_equal(step(jnp.zeros((2, 3), bool), x), x)
     jax.effects_barrier()
@@ -122,6 +123,29 @@ def test_update_where_does_no_work_in_vain():
     np.testing.assert_array_equal(step(mask, x), x + mask)
     jax.effects_barrier()
     assert calls
+
+
+@pytest.mark.parametrize("num", (0, 1, 7, 20))
+def test_update_few_updates_a_part_of_the_batch_at_a_time(num):
+    size, calls = 20, []
+
+    def update(state):
+        jax.debug.callback(lambda: calls.append(1))
+        x, key, shared = state
+        return x + jax.random.normal(key), jax.random.split(key)[0], shared + 1.0
+
+    mask = jnp.zeros(size, bool).at[jax.random.permutation(jax.random.key(1), size)[:num]].set(True)
+    states = jnp.arange(size, dtype=float), jax.random.split(jax.random.key(0), size), jnp.zeros(())
+    in_axes = (0, (0, 0, None))
+    few = jax.jit(jax.vmap(lambda c, s: update_few(c, update, s), in_axes=in_axes))(mask, states)
+    jax.effects_barrier()
+    part = -(-size // CHUNKS)
+    assert len(calls) == -(-num // part)
+    where = jax.vmap(lambda c, s: update_where(c, update, s), in_axes=in_axes)(mask, states)
+    for ours, expected in zip(jax.tree.leaves(few), jax.tree.leaves(where), strict=True):
+        if jnp.issubdtype(ours.dtype, jax.dtypes.prng_key):
+            ours, expected = jax.random.key_data(ours), jax.random.key_data(expected)
+        np.testing.assert_array_equal(ours, expected)
 
 
 def test_a_revealed_task_is_that_of_the_next_step_and_changes_nothing_else():
