@@ -26,6 +26,9 @@ from experiments.evaluate import load
 from metarl_jax.training import compilation
 from metarl_jax.types import Evaluation
 
+RESPONSE = 80
+"""Steps after a change whose mean rewards are stored one by one."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -43,15 +46,15 @@ class Config:
     """Folder of the JSON file."""
 
 
-def after_changes(evaluation: Evaluation, settle: int, span: int) -> np.ndarray:
-    """[changes] mean reward of the steps `settle` to `settle + span` after each change that no other one follows."""
+def after_changes(evaluation: Evaluation, length: int) -> np.ndarray:
+    """[changes, length] rewards of the steps after each change that no other one follows within `length`."""
     rewards, changed = (np.asarray(x).reshape(-1, *x.shape[-2:]) for x in (evaluation.rewards, evaluation.task_changed))
     found = []
     for episode, step, task in np.argwhere(changed):
-        first, end = step + 1 + settle, step + 1 + settle + span
-        if end <= rewards.shape[1] and not changed[episode, step + 1 : end - 1, task].any():
-            found.append(rewards[episode, first:end, task].mean())
-    return np.array(found)
+        first, end = step + 1, step + 1 + length
+        if end <= rewards.shape[1] and not changed[episode, first : end - 1, task].any():
+            found.append(rewards[episode, first:end, task])
+    return np.array(found).reshape(-1, length)
 
 
 def settled(evaluation: Evaluation, settle: int) -> np.ndarray:
@@ -66,9 +69,10 @@ def played(run: Path, repeats: int, **changes: Any) -> list[Evaluation]:
     return [jax.device_get(evaluate(state, jax.random.key(i))) for i in range(repeats)]
 
 
-def gather(config: Config, stationary: bool, settle: int) -> dict[str, np.ndarray]:
-    """[n] rewards per step by condition, all runs together."""
+def gather(config: Config, stationary: bool, settle: int) -> tuple[dict[str, np.ndarray], list[float]]:
+    """[n] rewards per step by condition, and the mean reward of each step after a change, all runs together."""
     found: dict[str, list[np.ndarray]] = {}
+    responses: list[np.ndarray] = []
     for run in config.runs:
         if stationary:
             for tasks, name in (("train", "training tasks"), ("test", "held-out tasks")):
@@ -78,8 +82,13 @@ def gather(config: Config, stationary: bool, settle: int) -> dict[str, np.ndarra
         still = played(run, config.repeats, env_options=(*options, "change_probability=0"))
         found.setdefault("nothing changes", []).extend(settled(e, settle) for e in still)
         moving = played(run, config.repeats)
-        found.setdefault("after a change", []).extend(after_changes(e, settle, config.span) for e in moving)
-    return {name: np.concatenate(values) for name, values in found.items()}
+        found.setdefault("after a change", []).extend(
+            after_changes(e, settle + config.span)[:, settle:].mean(-1) for e in moving
+        )
+        responses += [after_changes(e, RESPONSE) for e in moving]
+    seen = np.concatenate(responses) if responses else np.zeros((0, RESPONSE))
+    response = seen.mean(0).tolist() if len(seen) else []
+    return {name: np.concatenate(values) for name, values in found.items()}, response
 
 
 def main(config: Config) -> None:
@@ -95,7 +104,8 @@ def main(config: Config) -> None:
     stationary = abouts[0]["environment"]["stationary"]
     settle = config.settle if config.settle is not None else 30 if stationary else 20
     rows: dict[str, dict[str, float]] = {}
-    for name, values in gather(config, stationary, settle).items():
+    found, response = gather(config, stationary, settle)
+    for name, values in found.items():
         if len(values) < 2:
             raise SystemExit(
                 f"error: {name} was seen {len(values)} times: more --repeats, or smaller --settle and --span"
@@ -107,6 +117,7 @@ def main(config: Config) -> None:
     base, other = (row["reward_per_step"] for row in rows.values())
     print(f"{'':22}{'ratio':18}{other / base:9.3f}")
     content = {"machine": provenance("benchmarks.adaptation"), "env": env, "settle": settle, "span": config.span}
+    content |= {"response": response} if response else {}
     content |= {"runs": [published(run)["config"] for run in config.runs]}
     path = config.out / f"adaptation_{algorithm}_{env}.json"
     path.write_text(json.dumps(content | {"rows": rows, "ratio": other / base}, indent=1) + "\n")
