@@ -1,7 +1,6 @@
 """Where a figure comes from."""
 
 import platform
-import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -9,12 +8,13 @@ from typing import Any
 
 import jax
 
+from experiments import rundir
+
 
 def provenance(module: str) -> dict[str, Any]:
     """Hardware, versions, commit and command of the running benchmark `module`."""
     cpuinfo = Path("/proc/cpuinfo")
     names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")] if cpuinfo.exists() else []
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     load = Path("/proc/loadavg")
     arguments = [Path(x).name if Path(x).is_absolute() else x for x in sys.argv[1:]]  # paths say nothing elsewhere
     return {
@@ -23,7 +23,7 @@ def provenance(module: str) -> dict[str, Any]:
         "device": jax.devices()[0].device_kind,
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("jax", "mujoco", "mujoco-mjx", "numpy")},
-        "commit": git.stdout.strip(),
+        "commit": rundir.commit(),
         "command": " ".join(["python -m", module, *arguments]),
         "load_average": load.read_text().split()[0] if load.exists() else None,
     }

@@ -37,6 +37,12 @@ QUESTIONS = {
         "cheetah_3task",
         {f"{share:.2f}": Arm("timrl", (f"--forced_accuracy={share}",)) for share in (1 / 3, 0.5, 0.75, 0.95, 1.0)},
     ),
+    "random": Comparison(
+        "Does a random recogniser stall?",
+        "cheetah_dir_nonstat",
+        {"recognised": Arm("timrl"), "random": Arm("timrl", ("--forced_accuracy=0.5",))},
+        ("test_return", "recognition_accuracy"),
+    ),
     "unseen": Comparison(
         "What happens in a class that was not trained?",
         "cheetah_dir_vel_to_goal",
@@ -50,7 +56,7 @@ class Config(arms.Config):
     """TIMRL's open questions."""
 
     question: str = "labels"
-    """labels, components, drift, accuracy or unseen."""
+    """labels, components, drift, accuracy, random or unseen."""
 
 
 def ask(config: Config) -> int:
