@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import envs
-from envs.bodies import ant
+from envs.bodies import ant, half_cheetah, hopper, humanoid, walker2d
+from envs.bodies.base import Body
 from envs.core import CHUNKS, update_few, update_where
+from envs.physics import load
 from envs.physics.base import cold_start
 from envs.wrappers import reveal_task
 from tests.envs.rolling import N, roll, start
@@ -43,13 +45,61 @@ def test_a_fallen_ant_terminates_and_is_not_truncated():
     after = jax.jit(jax.vmap(env.step))(state, jnp.zeros((3, 8)))
     np.testing.assert_array_equal(after.terminated, [False, True, False])
     np.testing.assert_array_equal(after.truncated, [True, False, True])
-    healthy = ant.body(terminates=True).healthy
-    for z, alive in ((0.19, False), (0.2, True), (1.0, True), (1.01, False)):
-        assert bool(healthy(cold_start(jnp.zeros(15).at[2].set(z), jnp.zeros(14)))) is alive
     assert not np.any(after.metrics["diverged"])
     goal = envs.make("ant_goal", "native")
     state = jax.vmap(goal.state_from)(keys, goal.sample_tasks(jax.random.key(1), "train", 3), qpos, jnp.zeros((3, 14)))
     assert not np.any(jax.jit(jax.vmap(goal.step))(state, jnp.zeros((3, 8))).terminated)
+
+
+@pytest.mark.parametrize(
+    ("body", "size", "index", "alive", "dead"),
+    [
+        (ant.body(terminates=True), 15, 2, (0.2, 1.0), (0.19, 1.01)),
+        (humanoid.body(), 24, 2, (1.0, 2.0), (0.99, 2.01)),
+        (walker2d.body(), 9, 1, (0.81, 1.99), (0.8, 2.0)),
+        (walker2d.body(), 9, 2, (-0.99, 0.99), (-1.0, 1.0)),
+        (hopper.body(), 6, 1, (0.71, 5.0), (0.7,)),
+        (hopper.body(), 6, 2, (-0.19, 0.19), (-0.2, 0.2)),
+        (hopper.body(), 6, 4, (-99.0, 99.0), (-100.0, 100.0)),  # a joint angle, rad
+        (hopper.body(), 6, 6 + 3, (-99.0, 99.0), (-100.0, 100.0)),  # a joint's speed, rad/s
+    ],
+    ids=lambda value: value.name if isinstance(value, Body) else "",
+)
+def test_where_an_episode_terminates(body, size, index, alive, dead):
+    """One coordinate, of qpos and then qvel, at and beyond its bounds; all others as when the body stands."""
+    standing = np.zeros(2 * size)
+    standing[2 if size > 9 else 1] = {"ant": 0.75}.get(body.name, 1.25)
+    for value in alive + dead:
+        state = standing.copy()
+        state[index] = value
+        healthy = body.healthy(cold_start(*jnp.split(jnp.asarray(state), 2)))
+        assert bool(healthy) is (value in alive), value
+
+
+@pytest.mark.parametrize(
+    ("body", "position", "speed"),
+    [
+        (half_cheetah.body(), 0.1, None),
+        (ant.body(), 0.1, None),
+        (walker2d.body(), 0.005, 0.005),
+        (hopper.body(), 0.005, 0.005),
+        (humanoid.body(), 0.01, 0.01),
+    ],
+    ids=lambda value: value.name if isinstance(value, Body) else "",
+)
+def test_noise_at_an_episodes_start(body, position, speed):
+    """Uniform within the bounds, in every coordinate; the speeds of cheetah and ant are 0.1 N(0, 1)."""
+    physics = load(body, "native")
+    qpos, qvel = jax.vmap(lambda key: body.initial(physics, key))(jax.random.split(jax.random.key(0), 500))
+    noise = np.asarray(qpos - physics.qpos0)
+    for values, bound in ((noise, position), (np.asarray(qvel), speed)):
+        if bound is None:
+            np.testing.assert_allclose(values.std(0), 0.1, rtol=0.15)
+            assert np.abs(values).max() > 0.3
+        else:
+            assert np.abs(values).max() <= bound * 1.001
+            np.testing.assert_allclose(values.std(0), bound / np.sqrt(3), rtol=0.15)
+        assert np.abs(np.corrcoef(values.T) - np.eye(values.shape[1])).max() < 0.25
 
 
 def test_nothing_not_finite_leaves():

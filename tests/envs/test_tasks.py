@@ -8,6 +8,7 @@ import pytest
 import envs
 from envs import ConfigurationError, tasks, wrappers
 
+GRIDS = tuple(name for name in envs.names() if name.endswith(("_grid", "_mass", "_friction")))
 # name -> (training tasks, test tasks) of the papers
 SIZES = {
     "cheetah_vel": (100, 30),
@@ -19,8 +20,17 @@ SIZES = {
     "cheetah_multitask": (70, 35),
     "cheetah_eight": (80, 40),
     "ant_multitask": (90, 45),
+    "walker_rand_params": (40, 10),
+    "humanoid_dir": (100, 30),
+    **dict.fromkeys(GRIDS, (20, 10 + 10)),
 }
-GRIDS = tuple(name for name in envs.names() if name.endswith(("_grid", "_mass", "_friction")))
+HORIZONS = {
+    "point_robot": 20,
+    "sparse_point_robot": 20,
+    "cheetah_dir_nonstat": 500,
+    "cheetah_vel_nonstat": 500,
+    "ant_dir_nonstat": 600,
+}
 TWO_TASKS = ("cheetah_dir", "ant_dir", "cheetah_dir_nonstat", "ant_dir_nonstat")
 # A sub-task without parameters, or with a sign, is in both sets.
 SHARED = (*TWO_TASKS, "cheetah_2task", "cheetah_3task")
@@ -36,6 +46,7 @@ def test_sets(name):
     train, test = env.train_tasks, env.test_tasks
     if name in SIZES:
         assert (train.label.shape[0], test.label.shape[0]) == SIZES[name]
+    assert env.spec.horizon == HORIZONS.get(name, 200)
     assert train.spec.shape[-1] == test.spec.shape[-1] == env.spec.task_size
     assert bool(rows(train) & rows(test)) == (name in SHARED)
     jax.tree.map(np.testing.assert_array_equal, (train, test), (again.train_tasks, again.test_tasks))
@@ -64,8 +75,9 @@ def test_ranges():
         assert xy[:, 1].min() >= -1e-6
     # Uniform by area: half of the goals lie within 3 / sqrt 2.
     assert abs(np.mean(np.linalg.norm(spec("ant_goal"), axis=-1) < 3 / np.sqrt(2)) - 0.5) < 0.15
-    circle = spec("ant_dir", angles="circle")
-    np.testing.assert_allclose(np.linalg.norm(circle, axis=-1), 1, atol=1e-6)
+    for circle in (spec("ant_dir", angles="circle"), spec("humanoid_dir"), spec("humanoid_dir", "test")):
+        np.testing.assert_allclose(np.linalg.norm(circle, axis=-1), 1, atol=1e-6)
+        assert all(np.any(side) for xy in circle.T for side in (xy < -0.5, xy > 0.5))  # all round
 
 
 def test_multitask_sets_cover_their_ranges():
@@ -163,18 +175,14 @@ def test_overlapping_sets_are_refused_unless_said_otherwise():
     assert jnp.all(train.spec == 1.0)
 
 
-LINES = ("cheetah_vel_grid", "ant_dir_grid", "humanoid_dir_grid", "hopper_mass", "walker_friction")
-
-
-@pytest.mark.parametrize("name", LINES)
+@pytest.mark.parametrize("name", [name for name in GRIDS if name != "ant_goal_grid"])
 def test_grids_are_split_as_published(name):
-    points = {
-        "cheetah_vel_grid": np.linspace(0.1, 4.0, 40)[:, None],
-        "hopper_mass": np.linspace(-2, 2, 40)[:, None],
-        "walker_friction": np.linspace(-2, 2, 40)[:, None],
-    }
     angles = np.arange(40) * 2 * np.pi / 40
-    points = points.get(name, np.stack([np.cos(angles), np.sin(angles)], -1))
+    if name.endswith("_dir_grid"):
+        points = np.stack([np.cos(angles), np.sin(angles)], -1)
+    else:
+        low, high = (0.1, 4.0) if name == "cheetah_vel_grid" else (-2.0, 2.0)
+        points = np.linspace(low, high, 40)[:, None]
     np.testing.assert_allclose(spec(name), points[10:30], atol=1e-6)
     moderate, extreme = [5, 6, 7, 8, 9, 30, 31, 32, 33, 34], [0, 1, 2, 3, 4, 35, 36, 37, 38, 39]
     np.testing.assert_allclose(spec(name, "test", "moderate"), points[moderate], atol=1e-6)
@@ -182,15 +190,14 @@ def test_grids_are_split_as_published(name):
 
 
 def test_ant_goal_grid():
-    for split, subtask, radii, side in (
-        ("train", "train", (0.8, 1.2), 1),
-        ("test", "moderate", (1.6,), 1),
-        ("test", "extreme", (1.6,), -1),
+    front, back = np.linspace(-np.pi / 2, np.pi / 2, 10), np.linspace(np.pi / 2, 3 * np.pi / 2, 10)
+    for split, subtask, radii, angles in (
+        ("train", "train", (0.8, 1.2), front),
+        ("test", "moderate", (1.6,), front),
+        ("test", "extreme", (1.6,), back),
     ):
-        goals = spec("ant_goal_grid", split, subtask)
-        radius = np.linalg.norm(goals, axis=-1)
-        np.testing.assert_allclose(np.unique(radius.round(4)), radii)
-        assert len(goals) == 10 * len(radii) and (side * goals[:, 0] > -1e-6).all()
+        goals = [(r * np.cos(angle), r * np.sin(angle)) for r in radii for angle in angles]
+        np.testing.assert_allclose(spec("ant_goal_grid", split, subtask), goals, atol=1e-6)
     with pytest.raises(ConfigurationError, match="20 tasks of a kind, not 21"):
         envs.make("ant_goal_grid", "native", num_train_tasks=21)
     some = np.asarray(envs.make("cheetah_vel_grid", "native", num_test_tasks=4).test_tasks.spec[:4, 0])
