@@ -27,19 +27,20 @@ LOCATION_HORIZON = 800
 def _non_stationary(env: Environment, benchmark: Benchmark, mode: str, options: dict[str, float]) -> Environment:
     """Let tasks change as `mode` says; see `make`."""
     anything = redraw(benchmark.train, benchmark.test or ())
-    change = benchmark.change or anything
+    redraw_task = anything if mode == "multi" else benchmark.change or anything
     if "period" in options and mode != "drift" and options["period"] >= env.spec.horizon:
         raise ConfigurationError(
             f"period {options['period']} is not below the horizon of {env.spec.horizon}: no task would ever change"
         )
+    if mode == "drift" and not benchmark.smooth:
+        raise ConfigurationError(f"the tasks of {env.spec.name} cannot drift: only speeds and goals can")
     if mode == "drift":
-        if not benchmark.smooth:
-            raise ConfigurationError(f"the tasks of {env.spec.name} cannot drift: only speeds and goals can")
-        return wrappers.drifting(env, options["amplitude"], int(options["period"]))
-    if mode == "location":
-        return wrappers.non_stationary(env, change, wrappers.moved(options["distance"]))
-    every = wrappers.every(int(options["period"]), options.get("change_probability", 1.0))
-    return wrappers.non_stationary(env, anything if mode == "multi" else change, every)
+        changes = wrappers.drift(options["amplitude"], int(options["period"]))
+    elif mode == "location":
+        changes = wrappers.moved(redraw_task, options["distance"], benchmark.body.place)
+    else:
+        changes = wrappers.every(redraw_task, int(options["period"]), options.get("change_probability", 1.0))
+    return wrappers.non_stationary(env, changes)
 
 
 def _mode_options(mode: str | None, given: dict[str, float | None]) -> dict[str, float]:
@@ -109,10 +110,10 @@ def make(
       num_train_tasks, num_test_tasks: tasks per sub-task; None for the benchmark's.
       only: names of the sub-tasks to keep, separated by commas; None for all.
       mode: when tasks change in mid-episode; None for the benchmark's. `time`: every `period` (100) steps with
-        `change_probability` (0.5); `period`: every `period` (100) steps; `location`: each time x has moved `distance`
-        (10) + U(0, 1) m, horizon 800; `multi`: every `period` (80) steps to any sub-task; `drift`: smoothly, by
-        `amplitude` (1, in units of the spec) times a sine of `period` (100) steps. A redrawn task comes from the
-        training distribution, in held-out episodes too.
+        `change_probability` (0.5); `period`: every `period` (100) steps; `location`: each time the torso has moved
+        `distance` (10) + U(0, 1) m along the ground, horizon 800; `multi`: every `period` (80) steps to any sub-task;
+        `drift`: smoothly, by `amplitude` (1, in units of the spec) times a sine of `period` (100) steps. A redrawn
+        task comes from the training distribution, in held-out episodes too.
       period, change_probability, distance, amplitude: options of a mode; None for its default.
       **options: options of this benchmark alone, such as `preset="ldm"` of `cheetah_vel_ood`.
 

@@ -46,19 +46,27 @@ def multi_task(
     return env._replace(spec=spec, train_tasks=train_tasks, test_tasks=test_tasks, step=step)
 
 
-class Trigger(NamedTuple):
-    """When a task changes, as pure functions of an episode's state."""
+class Changes(NamedTuple):
+    """When and into what the task of an episode changes, as pure functions of the state that a step led to."""
 
-    begin: Callable[[State], dict[str, jax.Array]]
-    """What to remember at an episode's start."""
     due: Callable[[State], jax.Array]
-    """Whether the task may change now, after a step."""
+    """Whether the task may change now."""
+    change: Callable[[jax.Array, State], State]
+    """(key, state) -> the state with its next task, and with the schedule for the one after it."""
+    begin: Callable[[State], dict[str, jax.Array]] = lambda state: {}
+    """The schedule at an episode's start."""
     probability: float = 1.0
-    """Whether it then does."""
+    """Of a change that is due."""
+    smooth: bool = False
+    """Whether changes are too small for reports to mark the steps as ones in which the task changed."""
 
 
-def every(period: int, probability: float = 1.0) -> Trigger:
-    """Before the steps t = period, 2 period, ... of an episode, with a probability.
+Redraw = Callable[[jax.Array, Task], Task]
+"""(key, task) -> the next task."""
+
+
+def every(redraw: Redraw, period: int, probability: float = 1.0) -> Changes:
+    """A new task before the steps t = period, 2 period, ... of an episode, with a probability.
 
     Raises:
       ConfigurationError: period < 1 or a probability outside [0, 1].
@@ -66,16 +74,23 @@ def every(period: int, probability: float = 1.0) -> Trigger:
     _check_period(period)
     if not 0.0 <= probability <= 1.0:
         raise ConfigurationError(f"non-stationary: probability must be in [0, 1], got {probability}")
-    return Trigger(lambda state: {}, lambda state: state.time % period == 0, float(probability))
+
+    def due(state: State) -> jax.Array:
+        return _goes_on(state) & (state.time % period == 0)
+
+    def change(key: jax.Array, state: State) -> State:
+        return state._replace(task=redraw(key, state.task))
+
+    return Changes(due, change, probability=float(probability))
 
 
-def _check_period(period: int) -> None:
-    if period < 1:
-        raise ConfigurationError(f"non-stationary: period must be >= 1, got {period}")
+def moved(redraw: Redraw, distance: float, place: int = 1, spread: float = 1.0) -> Changes:
+    """A new task whenever the torso is `distance` + U(0, `spread`) m away from where the last change was.
 
-
-def moved(distance: float, spread: float = 1.0) -> Trigger:
-    """Whenever x has moved `distance` + U(0, `spread`) m, either way, since the episode's start or the last change.
+    Args:
+      redraw: gives it.
+      distance, spread: m; for the first change of an episode, from where it began.
+      place: coordinates of the torso along the ground, see `Body.place`.
 
     Raises:
       ConfigurationError: distance <= 0.
@@ -85,61 +100,67 @@ def moved(distance: float, spread: float = 1.0) -> Trigger:
 
     def begin(state: State) -> dict[str, jax.Array]:
         gap = distance + spread * jax.random.uniform(jax.random.fold_in(state.key, 1))
-        return {"from": state.physics.qpos[0], "gap": gap.astype(state.physics.qpos.dtype)}
+        return {"from": state.physics.qpos[:place], "gap": gap.astype(state.physics.qpos.dtype)}
 
     def due(state: State) -> jax.Array:
-        return jnp.abs(state.physics.qpos[0] - state.schedule["from"]) >= state.schedule["gap"]
+        away = jnp.linalg.norm(state.physics.qpos[:place] - state.schedule["from"])
+        return _goes_on(state) & (away >= state.schedule["gap"])
 
-    return Trigger(begin, due)
+    def change(key: jax.Array, state: State) -> State:
+        return state._replace(task=redraw(key, state.task), schedule=begin(state))
 
-
-def non_stationary(env: Environment, change: Callable[[jax.Array, Task], Task], trigger: Trigger) -> Environment:
-    """Replace the task by `change(key, task)` in mid-episode whenever `trigger` says so, without telling the agent.
-
-    The observation does not tell; `metrics["task_changed"]` does, for reports. Wrap the time limit first: a task does
-    not change where an episode ends.
-    """
-
-    def start(state: State) -> State:
-        return state._replace(schedule=trigger.begin(state))
-
-    def maybe_change(state: State) -> State:
-        key, key_coin, key_task = jax.random.split(state.key, 3)
-        drawn = change(key_task, state.task)
-        differs = (drawn.family != state.task.family) | jnp.any(drawn.spec != state.task.spec)
-        changes = jax.random.bernoulli(key_coin, trigger.probability) & differs
-        task = where(changes, drawn, state.task)
-        after = state._replace(key=key, task=task, metrics=state.metrics | {"task_changed": changes})
-        return start(after)
-
-    def step(state: State, action: jax.Array) -> State:
-        after = env.step(state, action)
-        due = trigger.due(after) & ~after.terminated & ~after.truncated
-        return update_where(due, maybe_change, after)
-
-    return _episodes(env, start)._replace(spec=env.spec._replace(stationary=False), step=step)
+    return Changes(due, change, begin)
 
 
-def drifting(env: Environment, amplitude: float, period: int) -> Environment:
-    """Let the task's spec swing about its first value: spec(t) = spec(0) + amplitude sin(2 pi t / period).
-
-    The change is smooth, so no step is marked as one in which the task changed.
+def drift(amplitude: float, period: int) -> Changes:
+    """A spec that swings about its first value: spec(t) = spec(0) + amplitude sin(2 pi t / period).
 
     Raises:
-      ConfigurationError: period < 1.
+      ConfigurationError: period < 1, or an amplitude that is not finite.
     """
     _check_period(period)
     if not math.isfinite(amplitude):
         raise ConfigurationError(f"non-stationary: amplitude must be finite, got {amplitude}")
 
+    def change(key: jax.Array, state: State) -> State:
+        swing = _goes_on(state) * amplitude * jnp.sin(2 * jnp.pi * state.time / period)  # the next episode begins at 0
+        return state._replace(task=state.task._replace(spec=state.schedule["spec"] + swing))
+
+    return Changes(lambda state: jnp.ones((), bool), change, lambda state: {"spec": state.task.spec}, smooth=True)
+
+
+def _check_period(period: int) -> None:
+    if period < 1:
+        raise ConfigurationError(f"non-stationary: period must be >= 1, got {period}")
+
+
+def _goes_on(state: State) -> jax.Array:
+    """Whether the episode does."""
+    return ~(state.terminated | state.truncated)
+
+
+def non_stationary(env: Environment, changes: Changes) -> Environment:
+    """Change the task in mid-episode as `changes` says, without telling the agent.
+
+    The observation does not tell; `metrics["task_changed"]` does, for reports. Wrap the time limit first: a task is
+    not redrawn where an episode ends.
+    """
+
     def start(state: State) -> State:
-        return state._replace(schedule={"spec": state.task.spec})
+        return state._replace(schedule=changes.begin(state))
+
+    def maybe_change(state: State) -> State:
+        key, key_coin, key_task = jax.random.split(state.key, 3)
+        after = changes.change(key_task, state._replace(key=key))
+        differs = (after.task.family != state.task.family) | jnp.any(after.task.spec != state.task.spec)
+        happens = jax.random.bernoulli(key_coin, changes.probability) & differs
+        task = where(happens, after.task, state.task)
+        marked = state.metrics | {"task_changed": happens & (not changes.smooth)}
+        return after._replace(task=task, metrics=marked)
 
     def step(state: State, action: jax.Array) -> State:
         after = env.step(state, action)
-        goes_on = ~(after.terminated | after.truncated)
-        swing = goes_on * amplitude * jnp.sin(2 * jnp.pi * after.time / period)
-        return after._replace(task=after.task._replace(spec=after.schedule["spec"] + swing))
+        return update_where(changes.due(after), maybe_change, after)
 
     return _episodes(env, start)._replace(spec=env.spec._replace(stationary=False), step=step)
 

@@ -26,4 +26,4 @@ def _healthy(state: PhysicsState) -> jax.Array:
 def body(root_visible: bool = True, terminates: bool = False) -> Body:
     """The ant with (29) or without (27 observations) its position, ending an episode when it falls or never."""
     obs, size = (_obs_with_root, 29) if root_visible else (_obs_without_root, 27)
-    return Body("ant", "ant.xml", 5, obs, size, initial, _healthy if terminates else None)
+    return Body("ant", "ant.xml", 5, obs, size, initial, _healthy if terminates else None, place=2)

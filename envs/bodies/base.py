@@ -28,6 +28,8 @@ class Body(NamedTuple):
     """Seconds per substep; None for the model file's."""
     derived: tuple[str, ...] = ()
     """Fields of `mjData` that its observation or its rewards read; of `envs.physics.base.DERIVED`."""
+    place: int = 1
+    """How many coordinates, the first of qpos, tell where on the ground it is, m: x of planar bodies, else x and y."""
 
 
 def environment(body: Body, physics: Physics, variant: str) -> Environment:

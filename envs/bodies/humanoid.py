@@ -20,4 +20,4 @@ def _healthy(state: PhysicsState) -> jax.Array:
 
 
 def body() -> Body:
-    return Body("humanoid", "humanoid.xml", 5, _obs, 292, small_noise(0.01), _healthy, derived=DERIVED)
+    return Body("humanoid", "humanoid.xml", 5, _obs, 292, small_noise(0.01), _healthy, derived=DERIVED, place=2)

@@ -37,4 +37,4 @@ def body(start: str = "uniform") -> Body:
         xy = jax.random.uniform(key, (2,), minval=-1.0, maxval=1.0)
         return xy if start == "uniform" else jnp.zeros(2), jnp.zeros(0)
 
-    return Body("point", None, 1, _obs, 2, initial)
+    return Body("point", None, 1, _obs, 2, initial, place=2)

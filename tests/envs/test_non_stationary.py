@@ -1,11 +1,16 @@
 """Tasks that change in mid-episode: when, how, and unseen."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import envs
 from envs import ConfigurationError
 from tests.envs.rolling import roll, start
+from tests.helpers import quick_compilation
+
+quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
 
 
 def test_task_changes():
@@ -69,6 +74,16 @@ def test_location_changes_where_the_torso_has_moved_far_enough():
     assert not changed[:, still].any()
     task = np.concatenate([np.asarray(first.task.spec)[None, :, 0], np.asarray(states.task.spec[..., 0])])
     np.testing.assert_array_equal(task[1:] != task[:-1], changed)
+
+
+def test_location_counts_both_ways_along_the_ground():
+    """Ants that only move along y."""
+    env = envs.make("ant_dir", "native", mode="location", distance=2.0)
+    first = jax.tree.map(lambda x: jnp.repeat(x[:1], 5, 0), start(env, 1))
+    qpos = first.physics.qpos.at[:, 1].add(jnp.array([-3.2, -1.8, 0.0, 1.8, 3.2]))
+    after = jax.jit(jax.vmap(env.step))(first._replace(physics=first.physics._replace(qpos=qpos)), jnp.zeros((5, 8)))
+    assert not np.any(after.terminated)
+    np.testing.assert_array_equal(after.metrics["task_changed"], [True, False, False, False, True])
 
 
 def test_multi_redraws_any_sub_task():
