@@ -1,16 +1,18 @@
-"""Contact frames of capsules on planes: MJX and MJX-Warp made to agree with the C engine.
+"""Contacts of capsules: MJX and MJX-Warp made to agree with the C engine.
 
 MuJoCo aligns the first tangent of a plane-capsule contact with the capsule. MJX 3.17 and its Warp sources do so
 only for capsules that lie flatter than 60 degrees, and take the y axis for steeper ones (mujoco issue #2774).
 Under a pyramidal friction cone the tangents matter: an ant's steep legs slide differently, up to 1 m/s in one
-substep. `repair` puts the C engine's rule in place; tests/envs/test_physics.py fails where it does not hold.
+substep. And where a capsule meets a sphere or another capsule, MJX alone adds 1e-6 to the denominators of its nearest
+points, which moves a humanoid's self-contacts and its speeds by up to 1e-4 in one substep. `repair` puts the C engine's
+rules in place; tests/envs/test_physics.py fails where they do not hold.
 """
 
 from functools import cache
 
 import jax.numpy as jnp
 import mujoco
-from mujoco.mjx._src import collision_driver, collision_primitive
+from mujoco.mjx._src import collision_driver, collision_primitive, math
 
 
 @collision_primitive.collider(ncon=2)
@@ -28,11 +30,44 @@ def _plane_capsule(plane, capsule):
     return dist, pos, jnp.stack([frame, frame])
 
 
+def _between(one, nearest_one, other, nearest_other):
+    """dist, pos [3] and frame [3, 3] of the contact of two round geoms at the nearest points of their cores."""
+    core = collision_primitive._sphere_sphere
+    dist, pos, normal = core(nearest_one, one.size[0], nearest_other, other.size[0])
+    return dist, pos, math.make_frame(normal)
+
+
+@collision_primitive.collider(ncon=1)
+def _sphere_capsule(sphere, capsule):
+    axis, reach = capsule.mat[:, 2], capsule.size[1]
+    along = jnp.clip(jnp.dot(axis, sphere.pos - capsule.pos), -reach, reach)
+    return _between(sphere, sphere.pos, capsule, capsule.pos + along * axis)
+
+
+@collision_primitive.collider(ncon=1)
+def _capsule_capsule(one, other):
+    """One contact, also of parallel capsules, where the C engine has two."""
+    axis_one, axis_other = one.mat[:, 2] * one.size[1], other.mat[:, 2] * other.size[1]
+    gap = other.pos - one.pos
+    a, b, c = (jnp.dot(x, y) for x, y in ((axis_one, axis_one), (axis_one, axis_other), (axis_other, axis_other)))
+    u, v = jnp.dot(axis_one, gap), -jnp.dot(axis_other, gap)
+    # The nearest points of two lines, then of each segment to the other's: in units of half lengths.
+    x = jnp.clip((c * u + b * v) / jnp.maximum(a * c - b * b, mujoco.mjMINVAL), -1.0, 1.0)
+    y = jnp.clip((v + b * x) / c, -1.0, 1.0)
+    x = jnp.clip((u + b * y) / a, -1.0, 1.0)
+    return _between(one, one.pos + x * axis_one, other, other.pos + y * axis_other)
+
+
 def repair() -> None:
-    """Use the C engine's frames in MJX. For the whole process, and only for programs traced from now on."""
-    pair = mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_CAPSULE
+    """Use the C engine's contacts in MJX. For the whole process, and only for programs traced from now on."""
+    plane, sphere, capsule = (int(getattr(mujoco.mjtGeom, f"mjGEOM_{name}")) for name in ("PLANE", "SPHERE", "CAPSULE"))
+    ours = {
+        (plane, capsule): _plane_capsule,
+        (sphere, capsule): _sphere_capsule,
+        (capsule, capsule): _capsule_capsule,
+    }
     table = collision_driver._COLLISION_FUNC
-    table.update({key: _plane_capsule for key in table if tuple(map(int, key)) == tuple(map(int, pair))})
+    table.update({key: ours[pair] for key in table if (pair := tuple(map(int, key))) in ours})
 
 
 @cache

@@ -25,7 +25,12 @@ def make(model: mujoco.MjModel, varied: Sequence[str] = (), derived: Sequence[st
         data = mjx.make_data(device_model, impl="jax").replace(
             qpos=state.qpos, qvel=state.qvel, qacc_warmstart=state.qacc_warmstart, time=state.time, ctrl=ctrl
         )
-        data = jax.lax.fori_loop(0, n, lambda _, d: mjx.step(own, d), data)
+
+        def substep(_, data: mjx.Data) -> mjx.Data:
+            # In double precision MJX widens the integers of tendons, which a loop must not.
+            return jax.tree.map(lambda new, old: new.astype(old.dtype), mjx.step(own, data), data)
+
+        data = jax.lax.fori_loop(0, n, substep, data)
         after = state._replace(qpos=data.qpos, qvel=data.qvel, qacc_warmstart=data.qacc_warmstart, time=data.time)
         return complete(after)
 

@@ -10,10 +10,13 @@ def start(env, n=N, seed=0):
     return jax.jit(jax.vmap(env.reset))(keys, env.sample_tasks(jax.random.key(seed + 1), "train", n))
 
 
+def random_actions(env, n, steps, seed=2):
+    return jax.random.uniform(jax.random.key(seed), (steps, n, env.spec.action_size), minval=-1.0, maxval=1.0)
+
+
 def roll(env, state, steps, seed=2):
     """State [steps, n, ...] under random actions."""
-    n = state.obs.shape[0]
-    actions = jax.random.uniform(jax.random.key(seed), (steps, n, env.spec.action_size), minval=-1.0, maxval=1.0)
+    actions = random_actions(env, state.obs.shape[0], steps, seed)
 
     def body(state, action):
         after = jax.vmap(env.step)(state, action)

@@ -13,8 +13,9 @@ import pytest
 import envs
 from envs.benchmarks import _NUM_WALKER_PARAMS, _WALKER_PARAMS
 from envs.physics import dynamics, mjx, models, native
-from tests.helpers import float64
+from tests.helpers import float64, quick_compilation
 
+quick = pytest.fixture(autouse=True)(quick_compilation)
 VARIED = dynamics.with_derived(_WALKER_PARAMS.names)
 NUM, STEPS = 4, 100
 
@@ -155,6 +156,15 @@ def test_tasks_set_the_model_and_episodes_keep_it():
     one = jax.tree.map(lambda x: x[0], tasks)
     injected = env.state_from(jax.random.key(0), one, jnp.asarray(model.qpos0), jnp.zeros(9))
     np.testing.assert_allclose(injected.physics.model["body_mass"], factor[0] * model.body_mass, rtol=1e-5)
+
+
+def test_friction_is_scaled_and_nothing_else():
+    env, model = envs.make("hopper_friction", "native"), models.load("hopper.xml")
+    for task in (env.train_tasks, env.test_tasks):
+        state = env.reset(jax.random.key(0), jax.tree.map(lambda x: x[7], task))
+        assert set(state.physics.model) == {"geom_friction"}
+        factor = 1.5 ** float(task.spec[7, 0])
+        np.testing.assert_allclose(state.physics.model["geom_friction"], factor * model.geom_friction, rtol=1e-5)
 
 
 def test_every_walker_entry_has_its_own_factor():

@@ -18,8 +18,9 @@ import envs
 from envs import ConfigurationError
 from envs.physics import capsules, mjx, models, native, resolve
 from envs.physics.base import is_finite
-from tests.helpers import float64
+from tests.helpers import float64, quick_compilation
 
+quick = pytest.fixture(quick_compilation)
 BODIES = ("half_cheetah", "ant")
 
 
@@ -70,6 +71,7 @@ def test_native_is_plain_mujoco_to_the_bit(body):
     assert contacts > 300
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("body", BODIES)
 def test_mjx_follows_native(body):
     """Every step of 200 from native's own state, and 200 steps on its own.
@@ -98,26 +100,33 @@ def test_mjx_follows_native(body):
     assert np.sum(np.max(drift, 0) < 1e-8) >= 7
 
 
-def test_capsule_frames_are_the_c_engines():
-    """At every tilt, also where MJX's own rule differs (steeper than 60 degrees)."""
+def test_capsule_contacts_are_the_c_engines():
+    """At every tilt, also where MJX's own tangents differ (steeper than 60 degrees), in double precision."""
     spec = mujoco.MjSpec.from_string(
-        "<mujoco><worldbody><geom type='plane' size='1 1 1'/><body><freejoint/>"
-        "<geom type='capsule' size='.1 .2'/></body></worldbody></mujoco>"
+        "<mujoco><worldbody><geom type='plane' size='1 1 1'/><geom type='sphere' size='.1' pos='.12 0 .2'/>"
+        "<geom type='capsule' size='.05 .2' pos='-.1 .05 .2' euler='70 10 0'/>"
+        "<body><freejoint/><geom type='capsule' size='.1 .2'/></body></worldbody></mujoco>"
     )
     model = spec.compile()
     capsules.repair()
-    device_model = mjx.mjx.put_model(model, impl="jax")
-    forward = jax.jit(mjx.mjx.forward)
-    for tilt in (0.0, 0.2, 0.5, 0.6, 1.5):
-        data = mujoco.MjData(model)
-        data.qpos[:] = [0, 0, 0.15, *np.array([np.cos(tilt / 2), 0.6 * np.sin(tilt / 2), 0.8 * np.sin(tilt / 2), 0])]
-        mujoco.mj_forward(model, data)
-        device_data = forward(device_model, mjx.mjx.make_data(device_model).replace(qpos=jnp.asarray(data.qpos)))
-        contact = device_data._impl.contact
-        for c in data.contact:
-            nearest = np.argmin(np.abs(np.asarray(contact.dist) - c.dist))
-            np.testing.assert_allclose(contact.frame[nearest].ravel(), c.frame, atol=1e-5)
-            np.testing.assert_allclose(contact.pos[nearest], c.pos, atol=1e-5)
+    seen = set()
+    with float64():
+        device_model = mjx.mjx.put_model(model, impl="jax")
+        collide = jax.jit(lambda m, d: mjx.mjx.collision(m, mjx.mjx.kinematics(m, d)))
+        for tilt in (0.0, 0.2, 0.5, 0.6, 1.5):
+            data = mujoco.MjData(model)
+            tilted = [np.cos(tilt / 2), 0.6 * np.sin(tilt / 2), 0.8 * np.sin(tilt / 2), 0]
+            data.qpos[:] = [0, 0, 0.15, *tilted]
+            mujoco.mj_forward(model, data)
+            device_data = collide(device_model, mjx.mjx.make_data(device_model).replace(qpos=jnp.asarray(data.qpos)))
+            contact = device_data._impl.contact
+            for c in data.contact:
+                pair = np.all(np.sort(contact.geom) == np.sort(c.geom), -1)
+                nearest = np.argmin(np.abs(np.asarray(contact.dist) - c.dist) + 10.0 * ~pair)
+                seen.add(tuple(model.geom_type[c.geom]))
+                np.testing.assert_allclose(contact.frame[nearest].ravel(), c.frame, atol=1e-12)
+                np.testing.assert_allclose(contact.pos[nearest], c.pos, atol=1e-12)
+    assert len(seen) == 3
 
 
 # Single precision: one control step from many states. Errors are relative to 1 + the largest speed of the state,
