@@ -17,6 +17,7 @@ import tyro
 from scipy import stats
 
 from benchmarks.provenance import provenance
+from envs.benchmarks import BENCHMARKS
 from envs.physics.models import VARIANTS
 from experiments.evaluate import load
 from metarl_jax.training import compilation
@@ -53,7 +54,10 @@ def row(run: Path, repeats: int) -> dict[str, Any]:
     summary = json.loads((run / "summary.json").read_text())
     return {
         "env": config["environment"]["name"],
+        "body": BENCHMARKS[config["environment"]["name"]]().body.name,
+        "config": config["config"],
         "trained_env_steps": summary["env_steps"],
+        "test_return": summary["test_return"],
         "episodes": len(fast) * repeats,
         "fast": float(fast.mean()),
         "reference": float(reference.mean()),

@@ -132,8 +132,10 @@ def fidelity() -> str:
     for r in read("fidelity")["rows"]:
         difference = f"{r['difference']:.2f} [{r['low']:.2f}, {r['high']:.2f}]"
         returns = [f"{r[name]:.1f}" for name in ("fast", "reference")]
-        rows.append([f"`{r['env']}`", str(r["episodes"]), *returns, difference, f"{r['percent']:.2f}"])
-    return table(["benchmark", "episodes", "fast", "reference", "difference [95 % interval]", "%"], rows)
+        trained = f"{r['trained_env_steps']:,}"
+        rows.append([f"`{r['env']}`", trained, str(r["episodes"]), *returns, difference, f"{r['percent']:.2f}"])
+    head = ["benchmark", "env steps trained for", "episodes", "fast", "reference", "difference [95 % interval]", "%"]
+    return table(head, rows)
 
 
 SECTION = """\

@@ -1,8 +1,11 @@
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import fidelity
 from benchmarks.adaptation import after_changes, settled
 from benchmarks.programs import product_flops
 from benchmarks.time_to_return import crossing
@@ -33,6 +36,19 @@ def test_products_in_loops_count_as_often_as_they_run():
     assert product_flops(loss, b) == 3 * 240
     assert product_flops(jax.jit(jax.grad(loss)), b) == 6 * 240
     assert product_flops(jax.vmap(lambda x: x @ b), jnp.ones((7, 4, 5))) == 7 * 240
+
+
+def test_a_row_of_fidelity_tells_whose_policy_it_is(tmp_path, monkeypatch):
+    """Returns of two tasks on `fast` and 1 and 2 less on `reference`."""
+    config = {"environment": {"name": "walker_mass"}, "config": {"preset": "fast"}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "summary.json").write_text(json.dumps({"env_steps": 500, "test_return": 9.0}))
+    less = {"fast": np.zeros(2), "reference": np.array([1.0, 2.0])}
+    monkeypatch.setattr(fidelity, "returns", lambda run, variant, repeats: np.array([10.0, 20.0]) - less[variant])
+    row = fidelity.row(tmp_path, 3)
+    assert row["body"] == "walker2d" and row["config"] == {"preset": "fast"} and row["test_return"] == 9.0
+    assert (row["episodes"], row["difference"], row["percent"]) == (6, -1.5, -10.0)
+    assert -2.0 <= row["low"] <= row["difference"] <= row["high"] <= -1.0
 
 
 def test_rewards_are_counted_from_some_steps_after_a_change():
