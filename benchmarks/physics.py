@@ -1,28 +1,33 @@
 """How many environment steps per second each engine takes, through the whole environment stack.
 
     python -m benchmarks.physics
-    python -m benchmarks.physics --batches 256 1024 4096 16384 --engines mjx warp --steps 100   # on a GPU
+    python -m benchmarks.physics --batches 256 1024 4096 16384 --engines mjx warp warp_staged --max_bare 1024  # GPU
 
 Everything is measured side by side: in each of `repeats` rounds every engine runs once, next to the bare C engine
-(`mujoco.batch.Batch.step` with random controls and nothing else), and a ratio is the median of the rounds'.
+(`mujoco.batch.Batch.step` with random controls and nothing else), and a ratio is the median of the rounds'. `diverged`
+counts simulations that were put back, among them those that did not fit Warp's buffers: 0 means that none overflowed.
 """
 
 import importlib.util
 import itertools
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import mujoco
 import numpy as np
 import tyro
 from mujoco.batch import Batch
 
 import envs
+from benchmarks.programs import seconds
 from benchmarks.provenance import provenance
 from envs.benchmarks import BENCHMARKS as TABLE
 from envs.physics import models
@@ -47,20 +52,28 @@ class Config:
     bodies: tuple[str, ...] = tuple(BENCHMARKS)
     """Of half_cheetah, ant, walker2d, hopper and humanoid."""
     engines: tuple[str, ...] = ("native", "mjx", "warp")
-    """Engines; warp is skipped where it is not installed."""
+    """Of native, mjx, warp and warp_staged; Warp is skipped where it is not installed, its graphs without a GPU."""
     variants: tuple[str, ...] = ("fast", "reference")
     """Model variants: fast, and the file as shipped."""
     batches: tuple[int, ...] = (256, 512)
-    """Environments stepped together; mjx and warp take the first alone on a CPU, where they are slow."""
+    """Environments stepped together."""
+    slow_batch: int = 256
+    """The one batch of mjx and Warp on a CPU, where they are slow."""
+    max_bare: int | None = None
+    """Largest batch of the bare C engine, above which there are no ratios; None: all."""
     steps: int = 100
-    """Control steps per measurement; a twentieth for mjx and warp on a CPU, where they are slow."""
+    """Control steps per measurement; a twentieth for mjx and Warp on a CPU."""
     repeats: int = 5
     """Rounds; the median counts."""
     out: Path = Path("benchmarks/results")
     """Folder of the JSON file."""
 
 
-def stack(engine: str, body: str, variant: str, batch: int, steps: int) -> Callable[[], None]:
+Run = Callable[[], int | None]
+"""What is timed; gives how often a simulation diverged, where that is seen."""
+
+
+def stack(engine: str, body: str, variant: str, batch: int, steps: int) -> Run:
     """`steps` control steps of `batch` environments, observation to auto-reset, as one jitted scan; compiled."""
     env = envs.make(BENCHMARKS[body], engine, variant)
     tasks = env.sample_tasks(jax.random.key(0), "train", batch)
@@ -70,13 +83,13 @@ def stack(engine: str, body: str, variant: str, batch: int, steps: int) -> Calla
 
     def body_fn(state, action):
         after = jax.vmap(env.step)(state, action)
-        return after, after.reward
+        return after, (after.reward, jnp.sum(after.metrics["diverged"]))
 
     compiled = jax.jit(lambda s, a: jax.lax.scan(body_fn, s, a)).lower(state, actions).compile()
-    return lambda: jax.block_until_ready(compiled(state, actions))
+    return lambda: int(jax.block_until_ready(compiled(state, actions))[1][1].sum())
 
 
-def bare(body: str, variant: str, batch: int, steps: int) -> Callable[[], None]:
+def bare(body: str, variant: str, batch: int, steps: int) -> Run:
     """The C engine alone: `steps` control steps of `batch` simulations, and models, on all CPUs."""
     row = TABLE[BENCHMARKS[body]]()
     robot = row.body
@@ -100,31 +113,24 @@ def bare(body: str, variant: str, batch: int, steps: int) -> Callable[[], None]:
     return run
 
 
-def seconds(run: Callable[[], None]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def measure(config: Config, body: str, variant: str, batch: int) -> list[dict]:
+def measure(config: Config, body: str, variant: str, batch: int) -> list[dict[str, Any]]:
     """One row per engine, and one for the bare C engine."""
-    runs, num_steps, compile_s = (
-        {"bare": bare(body, variant, batch, config.steps)},
-        {"bare": config.steps},
-        {"bare": 0.0},
-    )
+    on_cpu = jax.default_backend() == "cpu"
+    runs: dict[str, Run] = {}
+    num_steps, compile_s = {"bare": config.steps}, {"bare": 0.0}
+    if config.max_bare is None or batch <= config.max_bare:
+        runs["bare"] = bare(body, variant, batch, config.steps)
     for engine in config.engines:
-        slow = engine in SLOW_ON_CPU and jax.default_backend() == "cpu"
-        missing = engine == "warp" and importlib.util.find_spec("warp") is None
-        if missing or (slow and batch != config.batches[0]):
+        slow = engine in SLOW_ON_CPU and on_cpu
+        missing = engine.startswith("warp") and importlib.util.find_spec("warp") is None
+        missing |= engine == "warp_staged" and on_cpu
+        if missing or batch not in ((config.slow_batch,) if slow else config.batches):
             continue
         num_steps[engine] = max(1, config.steps // 20) if slow else config.steps
         start = time.perf_counter()
         runs[engine] = stack(engine, body, variant, batch, num_steps[engine])
         compile_s[engine] = time.perf_counter() - start
-    for run in runs.values():
-        run()
+    diverged = {name: run() for name, run in runs.items()}
     rounds = [
         {name: batch * num_steps[name] / seconds(run) for name, run in runs.items()} for _ in range(config.repeats)
     ]
@@ -135,31 +141,38 @@ def measure(config: Config, body: str, variant: str, batch: int) -> list[dict]:
             "engine": name,
             "batch": batch,
             "env_steps_per_s": statistics.median(r[name] for r in rounds),
-            "ratio_to_bare": statistics.median(r[name] / r["bare"] for r in rounds),
+            "ratio_to_bare": statistics.median(r[name] / r["bare"] for r in rounds) if "bare" in runs else None,
             "compile_s": compile_s[name],
+            "diverged": diverged[name],
         }
         for name in runs
     ]
 
 
+LINE = "{:14}{:11}{:12}{:>7}{:>13}{:>9}{:>11}{:>10}"
+"""A row as printed."""
+
+
 def main(config: Config) -> None:
     """Measure, print a table, write JSON."""
-    info = provenance("benchmarks.physics")
+    if "mjx" in config.engines:  # before XLA starts: on a CPU its thread pool can hang (see envs/physics/mjx.py)
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
+    info = provenance("benchmarks.physics") | {"xla_flags": os.environ.get("XLA_FLAGS", "")}
     print(
         f"mujoco {mujoco.__version__}, {info['cpu']} x {info['cores']}, {info['device']}, load {info['load_average']}"
     )
-    print(f"{'body':14}{'variant':11}{'engine':8}{'batch':>7}{'env steps/s':>13}{'of bare':>9}{'compile s':>11}")
+    print(LINE.format("body", "variant", "engine", "batch", "env steps/s", "of bare", "compile s", "diverged"))
+    slow_engines = set(config.engines) & set(SLOW_ON_CPU) and jax.default_backend() == "cpu"
+    batches = sorted({*config.batches, *([config.slow_batch] if slow_engines else [])})
     config.out.mkdir(parents=True, exist_ok=True)
     for body in config.bodies:
         rows = []
-        for variant, batch in itertools.product(config.variants, config.batches):
+        for variant, batch in itertools.product(config.variants, batches):
             for row in measure(config, body, variant, batch):
                 rows.append(row)
-                print(
-                    f"{body:14}{variant:11}{row['engine']:8}{batch:7d}{row['env_steps_per_s']:13.0f}"
-                    f"{row['ratio_to_bare']:9.3f}{row['compile_s']:11.1f}",
-                    flush=True,
-                )
+                ratio = "-" if row["ratio_to_bare"] is None else f"{row['ratio_to_bare']:.3f}"
+                found = f"{row['env_steps_per_s']:.0f}", ratio, f"{row['compile_s']:.1f}", str(row["diverged"])
+                print(LINE.format(body, variant, row["engine"], batch, *found), flush=True)
         path = config.out / f"physics_{jax.default_backend()}_{body}.json"
         path.write_text(json.dumps({"machine": info, "results": rows}, indent=2) + "\n")
         print(f"wrote {path}")

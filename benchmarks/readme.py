@@ -110,20 +110,34 @@ def offline_rl() -> str:
 
 
 def physics() -> str:
-    """Steps per second of every engine."""
-    results = [r for body in BODIES for r in read(f"physics_cpu_{body}")["results"]]
+    """Steps per second of every engine, on each device that was measured."""
+    shown = []
+    for device in ("cpu", "gpu"):
+        paths = (RESULTS / f"physics_{device}_{body}.json" for body in BODIES)
+        if files := [read(path.stem) for path in paths if path.exists()]:
+            machine = files[0]["machine"]
+            on = f"{machine['cores']} CPU cores" if device == "cpu" else machine["device"]
+            shown.append(f"On {on}:\n\n{throughputs([r for file in files for r in file['results']])}")
+    return "\n".join(shown)
+
+
+def throughputs(results: list[dict[str, Any]]) -> str:
+    """A line per body, model variant and batch, a column per engine."""
     engines = list(dict.fromkeys(r["engine"] for r in results))
     rows = []
     for key in dict.fromkeys((r["body"], r["variant"], r["batch"]) for r in results):
         found = {r["engine"]: r for r in results if (r["body"], r["variant"], r["batch"]) == key}
-        cells = [
-            f"{found[e]['env_steps_per_s']:,.0f}" + ("" if e == "bare" else f" ({found[e]['ratio_to_bare']:.2g})")
-            if e in found
-            else "-"
-            for e in engines
-        ]
-        rows.append([*map(str, key), *cells])
+        rows.append([*map(str, key), *(throughput(found[e]) if e in found else "-" for e in engines)])
     return table(["body", "models", "batch", *engines], rows)
+
+
+def throughput(r: dict[str, Any]) -> str:
+    """Steps per second, and in brackets the ratio to the bare engine, where measured, and seconds of compilation."""
+    notes = [f"{r['ratio_to_bare']:.2g}"] if r["ratio_to_bare"] is not None else []
+    notes.append(f"{r['compile_s']:.0f} s")
+    if r.get("diverged"):
+        notes.append(f"{r['diverged']} diverged")
+    return f"{r['env_steps_per_s']:,.0f}" + ("" if r["engine"] == "bare" else f" ({', '.join(notes)})")
 
 
 def fidelity() -> str:
@@ -152,8 +166,8 @@ publication's: 100,000 to 200,000 larger ones, on data of 40 separate agents; he
 over tasks and the last evaluations, standard deviation of the last one over seeds trained as one vmapped program:
 
 {offline_rl}
-Env steps per second on 2 CPU cores, through the whole environment stack (observation, reward, task, time limit,
-automatic reset), and the ratio to the bare C engine in the same run (`python -m benchmarks.physics`):
+Env steps per second through the whole environment stack (observation, reward, task, time limit, automatic reset); in
+brackets the ratio to the bare C engine in the same run and the seconds of compilation (`python -m benchmarks.physics`).
 
 {physics}
 The same policy on both model variants, from the same initial states (`python -m benchmarks.fidelity`):

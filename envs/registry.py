@@ -103,7 +103,7 @@ def make(
 
     Args:
       name: one of `names()`.
-      physics: `auto`, `native`, `mjx` or `warp`; `auto` picks by device.
+      physics: `auto`, `native`, `mjx`, `warp` or `warp_staged`; `auto` picks by device.
       variant: model variant, `fast` or `reference`.
       seed: of the task sets; the same seed gives the same tasks everywhere.
       horizon: control steps per episode; None for the benchmark's.

@@ -26,7 +26,7 @@ class Base:
     preset: str = "fast"
     """Where all other defaults come from. `paper`: the publication's table; `fast`: the fastest found."""
     physics: str = "auto"
-    """Engine: auto, native (CPU), mjx (XLA) or warp (NVIDIA GPU)."""
+    """Engine: auto, native (CPU), mjx (XLA), warp or warp_staged (NVIDIA GPU)."""
     variant: str = "fast"
     """Model variant: fast (Euler) or reference (the model file as shipped)."""
     env_options: tuple[str, ...] = ()

@@ -1,5 +1,6 @@
 """What README shows runs."""
 
+import json
 import re
 from pathlib import Path
 
@@ -61,3 +62,17 @@ def test_every_benchmark_is_named():
 
 def test_tables_are_the_files():
     assert readme.rewritten(README) == README, "run python -m benchmarks.readme"
+
+
+def test_throughputs_of_a_gpu_are_shown_once_they_are_stored(tmp_path, monkeypatch):
+    row = {"body": "ant", "variant": "fast", "engine": "mjx", "batch": 64, "env_steps_per_s": 1234.5, "compile_s": 9.6}
+    bare = row | {"engine": "bare", "ratio_to_bare": 1.0, "compile_s": 0.0}
+    unknown = row | {"batch": 128, "ratio_to_bare": None, "diverged": 3}
+    content = {"machine": {"device": "H1", "cores": 4}, "results": [bare, row | {"ratio_to_bare": 0.5}, unknown]}
+    (tmp_path / "physics_gpu_ant.json").write_text(json.dumps(content))
+    monkeypatch.setattr(readme, "RESULTS", tmp_path)
+    shown = readme.physics()
+    assert shown.startswith("On H1:\n") and "CPU" not in shown
+    assert (
+        "| ant | fast | 64 | 1,234 | 1,234 (0.5, 10 s) |\n| ant | fast | 128 | - | 1,234 (10 s, 3 diverged) |" in shown
+    )

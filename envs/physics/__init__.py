@@ -10,7 +10,8 @@ from envs.errors import ConfigurationError, choose
 from envs.physics import models
 from envs.physics.base import Physics, PhysicsState
 
-ENGINES = ("auto", "native", "mjx", "warp")
+ENGINES = ("auto", "native", "mjx", "warp", "warp_staged")
+"""`warp_staged` is `warp` whose CUDA graphs have buffers of their own: XLA may move its arrays, a step copies them."""
 
 __all__ = ["ENGINES", "Physics", "PhysicsState", "load", "resolve"]
 
@@ -23,15 +24,17 @@ def resolve(engine: str = "auto", device: str | None = None) -> str:
       device: JAX platform name; None for the default backend's.
 
     Raises:
-      ConfigurationError: unknown engine, or warp without its packages.
+      ConfigurationError: unknown engine, warp without its packages, or staged graphs without a GPU.
     """
     choose("physics engine", engine, ENGINES)
     has_warp = importlib.util.find_spec("warp") is not None
-    if engine == "warp" and not has_warp:
+    if engine.startswith("warp") and not has_warp:
         raise ConfigurationError(
-            "physics engine 'warp' needs warp-lang: pip install 'metarl-jax[warp]', or --physics=native"
+            f"physics engine {engine!r} needs warp-lang: pip install 'metarl-jax[warp]', or --physics=native"
         )
     device = device or jax.default_backend()
+    if engine == "warp_staged" and device == "cpu":
+        raise ConfigurationError("physics engine 'warp_staged' needs an NVIDIA GPU: use --physics=native")
     if engine == "mjx" and device == "cpu":
         warnings.warn("mjx is several times slower than native on a CPU: use --physics=native", stacklevel=2)
     if engine != "auto":
@@ -50,5 +53,6 @@ def load(body, engine: str = "auto", variant: str = "fast", varied: Sequence[str
         choose("model variant", variant, models.VARIANTS)
         return point.physics()
     model = models.load(body.file, variant, body.timestep)
-    module = importlib.import_module(f"envs.physics.{engine}")
-    return module.make(model, varied, body.derived)
+    module = importlib.import_module(f"envs.physics.{engine.removesuffix('_staged')}")
+    options = {"graph_mode": "WARP_STAGED"} if engine == "warp_staged" else {}
+    return module.make(model, varied, body.derived, **options)

@@ -269,7 +269,9 @@ def test_engine_names(monkeypatch):
     assert resolve("auto", "cpu") == "native"
     assert resolve("auto", "tpu") == "mjx"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    assert resolve("auto", "gpu") == "warp"
+    assert resolve("auto", "gpu") == "warp" and resolve("warp_staged", "gpu") == "warp_staged"
+    with pytest.raises(ConfigurationError, match="needs an NVIDIA GPU"):
+        resolve("warp_staged", "cpu")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert resolve("auto", "gpu") == "mjx"
     with pytest.raises(ConfigurationError, match="warp-lang") as error:
