@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from benchmarks import figures
+from benchmarks.callback import STAGES
 from benchmarks.figures import ROOT
 from benchmarks.physics import BENCHMARKS as BODIES
 from benchmarks.references import REFERENCES
@@ -140,6 +141,19 @@ def throughput(r: dict[str, Any]) -> str:
     return f"{r['env_steps_per_s']:,.0f}" + ("" if r["engine"] == "bare" else f" ({', '.join(notes)})")
 
 
+def callback() -> str:
+    """Milliseconds of a control step on the native engine, by where they go; nothing while they are not measured."""
+    path = RESULTS / "callback_cpu.json"
+    if not path.exists():
+        return ""
+    rows = []
+    for r in read(path.stem)["results"]:
+        *parts, whole = r["milliseconds"].values()
+        share = f"{r['milliseconds']['engine'] / whole:.2f}"
+        rows.append([r["body"], str(r["batch"]), str(r["threads"]), *(f"{x:.2f}" for x in (*parts, whole)), share])
+    return CALLBACK + table(["body", "batch", "threads", *STAGES, "engine / stack"], rows)
+
+
 def fidelity() -> str:
     """Returns of one policy per body on both model variants."""
     rows = []
@@ -151,6 +165,13 @@ def fidelity() -> str:
     head = ["benchmark", "env steps trained for", "episodes", "fast", "reference", "difference [95 % interval]", "%"]
     return table(head, rows)
 
+
+CALLBACK = """
+Where the milliseconds of a control step go on the native engine (`python -m benchmarks.callback`): the C engine, moving
+rows into and out of it, their conversion from and to float32, entering and leaving the callback; then the engine as JAX
+sees it, with all of these, and the whole stack.
+
+"""
 
 SECTION = """\
 Zero-shot first episode on held-out tasks, deterministic policy, `--preset=fast`, one core of a 2-core machine per
@@ -169,7 +190,7 @@ over tasks and the last evaluations, standard deviation of the last one over see
 Env steps per second through the whole environment stack (observation, reward, task, time limit, automatic reset); in
 brackets the ratio to the bare C engine in the same run and the seconds of compilation (`python -m benchmarks.physics`).
 
-{physics}
+{physics}{callback}
 The same policy on both model variants, from the same initial states (`python -m benchmarks.fidelity`):
 
 {fidelity}"""
@@ -178,7 +199,7 @@ The same policy on both model variants, from the same initial states (`python -m
 def rewritten(text: str) -> str:
     """`text` with the tables and figures between its markers replaced."""
     before, rest = text.split(BEGIN)
-    makers = (learning, recognition, offline_rl, physics, fidelity)
+    makers = (learning, recognition, offline_rl, physics, callback, fidelity)
     shown = SECTION.format(**{make.__name__: make() for make in makers})
     return before + BEGIN + shown + END + rest.split(END)[1]
 

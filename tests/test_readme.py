@@ -76,3 +76,8 @@ def test_throughputs_of_a_gpu_are_shown_once_they_are_stored(tmp_path, monkeypat
     assert (
         "| ant | fast | 64 | 1,234 | 1,234 (0.5, 10 s) |\n| ant | fast | 128 | - | 1,234 (10 s, 3 diverged) |" in shown
     )
+    assert readme.callback() == ""
+    stages = dict.fromkeys(("engine", "rows", "float32", "callback", "physics"), 0.5) | {"stack": 2.0}
+    content = {"results": [{"body": "ant", "batch": 64, "threads": 2, "milliseconds": stages}]}
+    (tmp_path / "callback_cpu.json").write_text(json.dumps(content))
+    assert readme.callback().endswith("| ant | 64 | 2 | 0.50 | 0.50 | 0.50 | 0.50 | 0.50 | 2.00 | 0.25 |\n")
