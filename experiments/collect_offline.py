@@ -21,6 +21,7 @@ from experiments.offline_presets import Config, presets_for
 from experiments.setup import counts
 from metarl_jax.agents import reactive
 from metarl_jax.data import offline, offline_file
+from metarl_jax.data.offline_file import reading
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import collection, compilation, guard, interrupt, trainer
 from metarl_jax.training.checkpoint import Checkpoints
@@ -100,7 +101,9 @@ def collect(config: Config) -> int:
     if path.exists():
         check_same(path, offline_file.load(path)[1].settings, settings(config))
     elif (work / "settings.json").exists():
-        check_same(work, json.loads((work / "settings.json").read_text()), settings(config))
+        with reading(work / "settings.json", f": remove {work} to begin anew"):
+            before = json.loads((work / "settings.json").read_text())
+        check_same(work, before, settings(config))
     compilation.configure()
     env = envs.make(config.env, config.physics, config.variant, **cli.parse_options(config.env_options))
     collector, tasks = build(config, env)
@@ -273,9 +276,10 @@ class _Run:
         """What was stored, by the env steps of the policies."""
         found = {}
         for index, steps in enumerate(self.env_steps):
-            with np.load(self._file(index)) as stored:
-                fields = {name: stored.get(name) for name in Transition._fields}
-                found[steps] = Behaviour(Transition(**fields), stored["length"])
+            file = self._file(index)
+            with reading(file, f": remove {self.work} to begin anew"), np.load(file) as stored:
+                fields = {name: stored[name] for name in offline.OfflineBatch._fields}
+                found[steps] = Behaviour(Transition(**fields, last=None, valid=None, task=None), stored["length"])
         return found
 
 

@@ -1,13 +1,16 @@
 """Offline data in one HDF5 file, of which nothing is trusted when it is read.
 
-It has one data set per field of `OfflineData` (those of the task under `task/`), written in rows of one task with a
-checksum per block, and three attributes: `format`, `metadata`, the `Metadata` as JSON, and its checksum.
+It has one data set per field of `OfflineData` (those of the task under `task/`), whose attribute `crc32` [N] holds the
+CRC-32 of each task's row, and three attributes: `format`, `metadata`, the `Metadata` as JSON, and its CRC-32. Files of
+format 1 have no checksums of rows but HDF5's, which takes a block of zeros for a whole one.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +21,24 @@ from metarl_jax.data.offline import PER_TRANSITION, SPLITS, Metadata, OfflineDat
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.types import EnvSpec
 
-FORMAT = "metarl_jax offline data, version 1"
+FORMATS = ("metarl_jax offline data, version 1", "metarl_jax offline data, version 2")
+"""All that can be read; the last is what is written."""
 
 
 def save(path: Path | str, data: OfflineData, metadata: Metadata) -> None:
     """Write a data set of NumPy arrays in one step: a kill leaves either the whole file or none."""
     path = Path(path)
     part = path.with_name(path.name + ".part")
-    text = json.dumps(dataclasses.asdict(metadata))
-    with h5py.File(part, "w") as file:
-        file.attrs["format"], file.attrs["metadata"], file.attrs["metadata_crc"] = (
-            FORMAT,
-            text,
-            zlib.crc32(text.encode()),
-        )
+    text = json.dumps(dataclasses.asdict(metadata)).encode()
+    # Headers of this version have checksums, and strings of fixed length lie in them: HDF5 crashes on others, or reads
+    # them for ever, when they are damaged.
+    with h5py.File(part, "w", libver=("v110", "v110")) as file:
+        file.attrs["format"], file.attrs["metadata"] = np.bytes_(FORMATS[-1]), np.bytes_(text)
+        file.attrs["metadata_crc"] = zlib.crc32(text)
         for name, x in _fields(data).items():
             chunks = (1, min(x.shape[1], 4096), *x.shape[2:]) if name in PER_TRANSITION else x.shape
-            file.create_dataset(name, data=x, chunks=chunks, fletcher32=True)
+            stored = file.create_dataset(name, data=x, chunks=chunks, fletcher32=True)
+            stored.attrs["crc32"] = np.array([_crc32(row) for row in x], np.uint32)
     os.replace(part, path)
 
 
@@ -49,17 +53,26 @@ def load(path: Path | str, spec: EnvSpec | None = None) -> tuple[OfflineData, Me
       ConfigurationError: no such file, cut short, damaged, of another format or benchmark, a field that is missing,
         of another shape or type, or not finite. The message names file, field and task.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            metadata = _read_metadata(path, file)
-            data = _read_data(path, file)
-    except OSError as error:
-        reason = "there is no such file" if not Path(path).exists() else str(error).splitlines()[0]
-        raise ConfigurationError(f"{path} cannot be read: {reason}") from error
+    with reading(path), h5py.File(path, "r") as file:
+        metadata = _read_metadata(path, file)
+        data = _read_data(path, file)
     _check(path, data, metadata)
     if spec is not None:
         _check_spec(path, data, metadata, spec)
     return data, metadata
+
+
+@contextlib.contextmanager
+def reading(path: Path | str, remedy: str = "") -> Iterator[None]:
+    """Raise whatever goes wrong while a file is read as one `ConfigurationError` that names it and tells a remedy."""
+    try:
+        yield
+    except ConfigurationError:
+        raise
+    except Exception as error:  # damaged headers make libraries fail in every way: KeyError, RuntimeError, MemoryError
+        missing = "there is no such file" if not Path(path).exists() else ""
+        reason = missing or " ".join(str(error).split()) or type(error).__name__
+        raise ConfigurationError(f"{path} cannot be read: {reason}{remedy}") from error
 
 
 def checksum(path: Path | str) -> str:
@@ -95,10 +108,20 @@ def _fields(data: OfflineData) -> dict[str, np.ndarray]:
     return {name: np.asarray(values[name], _DTYPES[kind]) for name, (kind, _) in _LAYOUT.items()}
 
 
+def _crc32(row: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(row))
+
+
+def _text(file: h5py.File, name: str) -> str:
+    """An attribute, which format 1 has as a string of any length; "" if it is missing."""
+    value = file.attrs.get(name, "")
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
 def _read_metadata(path: Path | str, file: h5py.File) -> Metadata:
-    if file.attrs.get("format") != FORMAT:
-        raise ConfigurationError(f"{path} is not a data set of this library (no attribute format = {FORMAT!r})")
-    text = str(file.attrs.get("metadata", ""))
+    if _text(file, "format") not in FORMATS:
+        raise ConfigurationError(f"{path} is not a data set of this library (no attribute format = {FORMATS[-1]!r})")
+    text = _text(file, "metadata")
     if zlib.crc32(text.encode()) != file.attrs.get("metadata_crc"):
         raise ConfigurationError(f"{path}: field metadata is damaged: its checksum does not match")
     values: dict[str, Any] = json.loads(text)
@@ -124,11 +147,14 @@ def _read_data(path: Path | str, file: h5py.File) -> OfflineData:
             raise ConfigurationError(f"{path}: field {name} is {stored.dtype} {list(stored.shape)}, not {wanted}")
         sizes |= dict(zip(axes, stored.shape, strict=True))
         values[name] = np.empty(stored.shape, stored.dtype)
+        checksums = None if _text(file, "format") == FORMATS[0] else stored.attrs["crc32"]
         for n in range(sizes["N"]):
             try:
                 values[name][n] = stored[n]
             except OSError as error:
                 raise ConfigurationError(f"{path}: field {name} of task {n} is damaged: cannot be read") from error
+            if checksums is not None and _crc32(values[name][n]) != checksums[n]:
+                raise ConfigurationError(f"{path}: field {name} of task {n} is damaged: its checksum does not match")
     task = Tasks(*(values.pop(f"task/{name}") for name in Tasks._fields))
     return OfflineData(task=task, **values)
 
@@ -136,6 +162,8 @@ def _read_data(path: Path | str, file: h5py.File) -> OfflineData:
 def _check(path: Path | str, data: OfflineData, metadata: Metadata) -> None:
     """Values that shapes do not tell."""
     num, length = data.reward.shape
+    if (np.diff(metadata.checkpoints) <= 0).any():
+        raise ConfigurationError(f"{path}: field metadata: the checkpoints {metadata.checkpoints} do not ascend")
     limits = {"count": (1, length), "split": (0, len(SPLITS) - 1), "task/label": (0, len(metadata.subtasks) - 1)}
     for name, (low, high) in limits.items():
         values = _fields(data)[name]
@@ -147,16 +175,17 @@ def _check(path: Path | str, data: OfflineData, metadata: Metadata) -> None:
         for name, values in (("task/spec", data.task.spec), *((name, getattr(data, name)) for name in PER_TRANSITION)):
             if not np.isfinite(values[task] if name == "task/spec" else values[task, stored]).all():
                 raise ConfigurationError(f"{path}: field {name} of task {task} is not finite")
-        problems = {
-            "action": (np.abs(data.action[task, stored]).max() > 1, "is not in [-1, 1]"),
-            "last": (not data.last[task, data.count[task] - 1], "does not end with the last stored transition"),
-            "terminated": ((data.terminated[task] & ~data.last[task])[stored].any(), "goes on after a terminal state"),
-            "checkpoint": (
-                not np.isin(data.checkpoint[task, stored], metadata.checkpoints).all(),
-                "is not in metadata",
-            ),
-        }
-        for name, (is_wrong, why) in problems.items():
+        last, checkpoint = data.last[task, stored], data.checkpoint[task, stored]
+        longest = np.diff(np.flatnonzero(last), prepend=-1).max(initial=0)
+        problems = (
+            ("action", np.abs(data.action[task, stored]).max() > 1, "is not in [-1, 1]"),
+            ("last", not last[-1], "does not end with the last stored transition"),
+            ("last", longest > metadata.horizon, f"has an episode of {longest} steps, more than the horizon"),
+            ("terminated", (data.terminated[task, stored] & ~last).any(), "goes on after a terminal state"),
+            ("checkpoint", not np.isin(checkpoint, metadata.checkpoints).all(), "is not in metadata"),
+            ("checkpoint", ((np.diff(checkpoint) != 0) & ~last[:-1]).any(), "changes within an episode"),
+        )
+        for name, is_wrong, why in problems:
             if is_wrong:
                 raise ConfigurationError(f"{path}: field {name} of task {task} {why}")
 

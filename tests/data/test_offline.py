@@ -165,6 +165,7 @@ def change(path, name: str, edit) -> None:
         del stored[name]
         if (new := edit(values)) is not None:
             stored[name] = new
+            stored[name].attrs["crc32"] = np.array([zlib.crc32(np.ascontiguousarray(row)) for row in new], np.uint32)
 
 
 def with_(index, value):
@@ -194,6 +195,8 @@ def with_(index, value):
         ("split", with_(2, 3), r"field split of task 2 is 3, not in \[0, 2\]"),
         ("terminated", with_((1, 0), True), "field terminated of task 1 goes on after"),
         ("checkpoint", with_((1, 0), 7), "field checkpoint of task 1 is not in metadata"),
+        ("checkpoint", with_((1, 1), 300), "field checkpoint of task 1 changes within an episode"),
+        ("last", with_((0, 3), False), "field last of task 0 has an episode of 6 steps, more than the horizon"),
     ],
 )
 def test_a_wrong_field_is_named(file, name, edit, message):
@@ -207,22 +210,49 @@ def test_padding_is_not_looked_at(file):
 
 
 def test_damaged_files(file, tmp_path):
+    """Cut, flipped and partly copied, where the rest is zeros, of which HDF5's own checksum is zero."""
     fails(tmp_path / "nothing.h5", "there is no such file")
     whole = file.read_bytes()
     with h5py.File(file) as stored:
-        place = stored["reward"].id.get_chunk_info(1).byte_offset
-    flipped = bytearray(whole)
-    flipped[place] ^= 1
-    for content, message in (
-        (whole[: len(whole) // 2], "cannot be read: .*truncated"),
+        fields = {name: stored[name].id for name in (*offline.PER_TRANSITION, "count", "split", "task/spec")}
+        blocks = {(name, i): x.get_chunk_info(i) for name, x in fields.items() for i in range(x.get_num_chunks())}
+    flip = blocks["reward", 1].byte_offset
+    damages = [
         (b"no HDF5", "cannot be read"),
-        (bytes(flipped), "field reward of task 1 is damaged"),
-        (whole.replace(b'"seed": 0', b'"seed": 1'), "field metadata is damaged"),
-        (whole.replace(b"version 1", b"version 0"), "is not a data set of this library"),
-    ):
+        (whole[:flip] + bytes([whole[flip] ^ 1]) + whole[flip + 1 :], "field reward of task 1 is damaged: cannot"),
+        (whole.replace(b'"seed": 0', b'"seed": 1'), "cannot be read"),
+        *((whole[: len(whole) * part // 8], "cannot be read: ") for part in range(8)),
+        *((whole[:start].ljust(len(whole), b"\0"), "cannot be read: ") for start in range(0, flip, 100)),
+    ]
+    for (name, i), block in blocks.items():
+        start, end = block.byte_offset, block.byte_offset + block.size
+        task = i if name in offline.PER_TRANSITION else r"\d"
+        if any(whole[start:end]):
+            damaged = f"field {name} of task {task} is damaged: its checksum does not match"
+            damages.append((whole[:start] + bytes(end - start) + whole[end:], damaged))
+    for content, message in damages:
         assert content != whole
         file.write_bytes(content)
         fails(file, message)
+
+
+def test_attributes(file):
+    for name, value, message in (
+        ("metadata", b"{}", "field metadata is damaged: its checksum does not match"),
+        ("format", b"metarl_jax offline data, version 0", "is not a data set of this library"),
+    ):
+        with h5py.File(file, "a") as stored:
+            stored.attrs[name] = np.bytes_(value)
+        fails(file, message)
+
+
+def test_files_of_format_1(file):
+    """They have strings of any length, and none of the checksums of rows."""
+    with h5py.File(file, "a") as stored:
+        stored.attrs["format"], stored.attrs["metadata"] = offline_file.FORMATS[0], stored.attrs["metadata"].decode()
+        for name in offline_file._LAYOUT:
+            del stored[name].attrs["crc32"]
+    assert same(offline_file.load(file)[0].obs, data().obs)
 
 
 @pytest.mark.parametrize(
@@ -243,6 +273,6 @@ def test_another_benchmark_is_refused(file, sizes, message):
 
 def test_metadata_of_another_version(file):
     with h5py.File(file, "a") as stored:
-        text = stored.attrs["metadata"].replace('"seed"', '"sead"')
-        stored.attrs["metadata"], stored.attrs["metadata_crc"] = text, zlib.crc32(text.encode())
+        text = stored.attrs["metadata"].replace(b'"seed"', b'"sead"')
+        stored.attrs["metadata"], stored.attrs["metadata_crc"] = np.bytes_(text), zlib.crc32(text)
     fails(file, "another version: it differs in 'sead'")

@@ -1,5 +1,6 @@
 import os
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import envs
 from experiments import collect_offline, inspect_data
 from experiments.offline_presets import presets_for
 from metarl_jax.data import offline, offline_file
+from metarl_jax.errors import ConfigurationError
 from metarl_jax.training.logging import Terminal
 from tests import probes
 from tests.experiments.test_cli import fails
@@ -72,13 +74,25 @@ def test_a_collection_that_was_killed_goes_on_exactly(straight, tmp_path, monkey
         with pytest.raises(KeyboardInterrupt):
             collect(path)
     assert not path.exists() and (tmp_path / "killed.h5.work").is_dir()
-    assert "with seed=0, not seed=1" in fails(
-        capsys, collect_offline.main, *["--env=context", f"--out={path}", *SMALL, "--seed=1"]
-    )
+    flags = ["--env=context", f"--out={path}", *SMALL]
+    assert "with seed=0, not seed=1" in fails(capsys, collect_offline.main, *flags, "--seed=1")
     assert collect(path) == 0
     assert "epoch 2" in capsys.readouterr().out
     assert same(offline_file.load(path)[0], offline_file.load(straight)[0])
     assert [p.name for p in tmp_path.iterdir()] == ["killed.h5"]
+
+
+def test_damaged_behaviour_is_named(tmp_path):
+    file = tmp_path / "behaviour-0.npz"
+    fields = dict.fromkeys(offline.OfflineBatch._fields, np.ones((2, 3, 4)))
+    np.savez(file, length=np.full((2, 3), 4), **fields)
+    whole = file.read_bytes()
+    run = SimpleNamespace(env_steps=[7], work=tmp_path, _file=lambda index: file)
+    assert same(collect_offline._Run.behaviours(run)[7].transitions.reward, fields["reward"])
+    for damaged in (whole[:-400], whole[: len(whole) // 2], whole[:300] + bytes(50) + whole[350:], None):
+        file.unlink() if damaged is None else file.write_bytes(damaged)
+        with pytest.raises(ConfigurationError, match=f"behaviour-0.npz cannot be read: .*: remove {tmp_path} to begin"):
+            collect_offline._Run.behaviours(run)
 
 
 def test_ctrl_c_ends_in_good_order(straight, tmp_path, monkeypatch, capsys):
