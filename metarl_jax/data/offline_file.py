@@ -1,8 +1,9 @@
 """Offline data in one HDF5 file, of which nothing is trusted when it is read.
 
 It has one data set per field of `OfflineData` (those of the task under `task/`), whose attribute `crc32` [N] holds the
-CRC-32 of each task's row, and three attributes: `format`, `metadata`, the `Metadata` as JSON, and its CRC-32. Files of
-format 1 have no checksums of rows but HDF5's, which takes a block of zeros for a whole one.
+CRC-32 of each task's row, `behaviour_returns` [N, C], the mean return of each task's episodes from each checkpoint, and
+three attributes: `format`, `metadata`, the `Metadata` as JSON, and its CRC-32. Files of format 1 have no such returns, and
+no checksums of rows but HDF5's, which takes a block of zeros for a whole one.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from metarl_jax.data import offline
 from metarl_jax.data.offline import PER_TRANSITION, SPLITS, Metadata, OfflineData, Tasks
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.types import EnvSpec
@@ -35,7 +37,8 @@ def save(path: Path | str, data: OfflineData, metadata: Metadata) -> None:
     with h5py.File(part, "w", libver=("v110", "v110")) as file:
         file.attrs["format"], file.attrs["metadata"] = np.bytes_(FORMATS[-1]), np.bytes_(text)
         file.attrs["metadata_crc"] = zlib.crc32(text)
-        for name, x in _fields(data).items():
+        returns = offline.behaviour_returns(data, metadata).astype(np.float32)
+        for name, x in (_fields(data) | {"behaviour_returns": returns}).items():
             chunks = (1, min(x.shape[1], 4096), *x.shape[2:]) if name in PER_TRANSITION else x.shape
             stored = file.create_dataset(name, data=x, chunks=chunks, fletcher32=True)
             stored.attrs["crc32"] = np.array([_crc32(row) for row in x], np.uint32)
@@ -55,8 +58,10 @@ def load(path: Path | str, spec: EnvSpec | None = None) -> tuple[OfflineData, Me
     """
     with reading(path), h5py.File(path, "r") as file:
         metadata = _read_metadata(path, file)
-        data = _read_data(path, file)
+        data, returns = _read_data(path, file, metadata)
     _check(path, data, metadata)
+    if returns is not None:
+        _check_returns(path, data, metadata, returns)
     if spec is not None:
         _check_spec(path, data, metadata, spec)
     return data, metadata
@@ -100,6 +105,8 @@ _LAYOUT = {
     "checkpoint": ("i", "NM"),
 }
 """Type and axes of every field; sizes come from the first field that has an axis."""
+_RETURNS = {"behaviour_returns": ("f", "NC")}
+"""The same of what can be told from the others, in format 2."""
 
 
 def _fields(data: OfflineData) -> dict[str, np.ndarray]:
@@ -133,10 +140,12 @@ def _read_metadata(path: Path | str, file: h5py.File) -> Metadata:
     return Metadata(**values)
 
 
-def _read_data(path: Path | str, file: h5py.File) -> OfflineData:
-    sizes: dict[str, int] = {}
+def _read_data(path: Path | str, file: h5py.File, metadata: Metadata) -> tuple[OfflineData, np.ndarray | None]:
+    """The fields, and the behaviour's returns where there are any."""
+    old = _text(file, "format") == FORMATS[0]
+    sizes = {"C": len(metadata.checkpoints)}
     values: dict[str, np.ndarray] = {}
-    for name, (kind, axes) in _LAYOUT.items():
+    for name, (kind, axes) in (_LAYOUT if old else _LAYOUT | _RETURNS).items():
         if name not in file:
             raise ConfigurationError(f"{path}: field {name} is missing")
         stored = file[name]
@@ -147,7 +156,7 @@ def _read_data(path: Path | str, file: h5py.File) -> OfflineData:
             raise ConfigurationError(f"{path}: field {name} is {stored.dtype} {list(stored.shape)}, not {wanted}")
         sizes |= dict(zip(axes, stored.shape, strict=True))
         values[name] = np.empty(stored.shape, stored.dtype)
-        checksums = None if _text(file, "format") == FORMATS[0] else stored.attrs["crc32"]
+        checksums = None if old else stored.attrs["crc32"]
         for n in range(sizes["N"]):
             try:
                 values[name][n] = stored[n]
@@ -156,7 +165,8 @@ def _read_data(path: Path | str, file: h5py.File) -> OfflineData:
             if checksums is not None and _crc32(values[name][n]) != checksums[n]:
                 raise ConfigurationError(f"{path}: field {name} of task {n} is damaged: its checksum does not match")
     task = Tasks(*(values.pop(f"task/{name}") for name in Tasks._fields))
-    return OfflineData(task=task, **values)
+    returns = values.pop("behaviour_returns", None)
+    return OfflineData(task=task, **values), returns
 
 
 def _check(path: Path | str, data: OfflineData, metadata: Metadata) -> None:
@@ -188,6 +198,13 @@ def _check(path: Path | str, data: OfflineData, metadata: Metadata) -> None:
         for name, is_wrong, why in problems:
             if is_wrong:
                 raise ConfigurationError(f"{path}: field {name} of task {task} {why}")
+
+
+def _check_returns(path: Path | str, data: OfflineData, metadata: Metadata, returns: np.ndarray) -> None:
+    """That the stored returns are those of the episodes."""
+    same = np.isclose(returns, offline.behaviour_returns(data, metadata), rtol=1e-6, atol=1e-6, equal_nan=True)
+    if (wrong := np.flatnonzero(~same.all(1))).size:
+        raise ConfigurationError(f"{path}: field behaviour_returns of task {wrong[0]} is not what its episodes return")
 
 
 def _check_spec(path: Path | str, data: OfflineData, metadata: Metadata, spec: EnvSpec) -> None:
