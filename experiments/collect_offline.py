@@ -222,7 +222,8 @@ class _Run:
                 return self._interrupted()
             began = time.monotonic()
             self.state, metrics = self.learn(self.state)
-            means = {name: np.asarray(x, float).mean() for name, x in jax.device_get(metrics).items()}
+            metrics = {name: np.asarray(x, float) for name, x in jax.device_get(metrics).items()}
+            means = {name: x.mean() for name, x in metrics.items()}
             seconds = time.monotonic() - began
             self.epoch += 1
             if bad := guard.nonfinite(means, self.state.agent):
@@ -237,13 +238,19 @@ class _Run:
                 "env_steps_per_second": self.num_agents * self.collector.env_steps_per_epoch / seconds,
                 "updates_per_second": self.num_agents * self.config.agent.updates / seconds,
             }
+            if self.num_agents > 1:
+                returns = metrics["train_return"]
+                record |= {"train_return_min": returns.min(), "train_return_max": returns.max()}
             done = self.epoch / self.config.epochs
             self.terminal.progress(record, done, left, last=self.epoch == self.config.epochs)
         self.checkpoints.close()
         return 0
 
     def _store(self, index: int) -> None:
-        """Behaviour first, then the state: a kill between the two repeats the epochs, with the same result."""
+        """Behaviour first, then the state: a kill between the two repeats the epochs, with the same result.
+
+        What every task's policy gets is printed, and appended to `progress.jsonl`.
+        """
         key = jax.random.fold_in(self.key_behave, index)
         found = jax.device_get(self.behave(self.state, key))
         part = self._file(index).with_suffix(".part")
@@ -251,11 +258,15 @@ class _Run:
         with part.open("wb") as file:
             np.savez(file, length=found.length, **fields)
         os.replace(part, self._file(index))
-        self._save()
         returns = np.asarray(found.returns).mean(1)
+        record = {"epoch": self.epoch, "env_steps": self.env_steps[index], "returns": returns.tolist()}
+        with (self.work / "progress.jsonl").open("a") as log:
+            log.write(json.dumps(record) + "\n")
+        self._save()
         self.terminal.say(
             f"checkpoint {index + 1} of {self.config.checkpoints}, {self.env_steps[index]:,} env steps: return "
-            f"mean {returns.mean():.1f}, min {returns.min():.1f}, max {returns.max():.1f} over {len(returns)} tasks"
+            f"mean {returns.mean():.1f}, min {returns.min():.1f}, max {returns.max():.1f} over {len(returns)} tasks: "
+            + " ".join(f"{x:.4g}" for x in returns)
         )
 
     def _file(self, index: int) -> Path:

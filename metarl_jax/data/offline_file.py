@@ -1,9 +1,9 @@
 """Offline data in one HDF5 file, of which nothing is trusted when it is read.
 
 It has one data set per field of `OfflineData` (those of the task under `task/`), whose attribute `crc32` [N] holds the
-CRC-32 of each task's row, `behaviour_returns` [N, C], the mean return of each task's episodes from each checkpoint, and
-three attributes: `format`, `metadata`, the `Metadata` as JSON, and its CRC-32. Files of format 1 have no such returns, and
-no checksums of rows but HDF5's, which takes a block of zeros for a whole one.
+CRC-32 of each task's row; `behaviour_returns` [N, C], the mean return of each task's episodes from each checkpoint; and
+three attributes: `format`, `metadata`, the `Metadata` as JSON, and its CRC-32. Files of format 1 have no such returns,
+and no checksums of rows but HDF5's, which takes a block of zeros for a whole one.
 """
 
 import contextlib

@@ -159,8 +159,9 @@ def describe(record: Record, seconds_left: float) -> tuple[str, str]:
     for name in ("env_steps", "updates"):
         counters.append(f"{record[f'{name}_per_second']:,.0f} {name.removeprefix('env_')}/s")
     losses = [name for name in record if name.endswith("loss")][:4]
-    values = {name: record.get(name) for name in ("train_return", "test_return", "test_score", *losses)}
-    known = [f"{name.removesuffix('_return')} {value:.4g}" for name, value in values.items() if value is not None]
+    returns = ("train_return", "train_return_min", "train_return_max", "test_return", "test_score")
+    values = {name.replace("_return", ""): record.get(name) for name in (*returns, *losses)}
+    known = [f"{name} {value:.4g}" for name, value in values.items() if value is not None]
     return " | ".join(counters), " | ".join(known)
 
 

@@ -10,7 +10,7 @@ from experiments import collect_offline, inspect_data
 from experiments.offline_presets import presets_for
 from metarl_jax.data import offline, offline_file
 from metarl_jax.errors import ConfigurationError
-from metarl_jax.training.logging import Terminal
+from metarl_jax.training.logging import Terminal, read_metrics
 from tests import probes
 from tests.experiments.test_cli import fails
 from tests.helpers import quick_compilation, same
@@ -73,7 +73,14 @@ def test_a_collection_that_was_killed_goes_on_exactly(straight, tmp_path, monkey
         patch.setattr(collect_offline._Run, "_store", killed)
         with pytest.raises(KeyboardInterrupt):
             collect(path)
+    out = capsys.readouterr().out
     assert not path.exists() and (tmp_path / "killed.h5.work").is_dir()
+    (record,) = read_metrics(tmp_path / "killed.h5.work" / "progress.jsonl")
+    stored = offline.behaviour_returns(*offline_file.load(straight))[:, 0]
+    np.testing.assert_allclose(record["returns"], stored, rtol=1e-6)
+    assert (record["epoch"], record["env_steps"]) == (2, STEPS[0])
+    assert "over 4 tasks: " + " ".join(f"{x:.4g}" for x in record["returns"]) in out
+    assert "train_min" in out and "train_max" in out
     flags = ["--env=context", f"--out={path}", *SMALL]
     assert "with seed=0, not seed=1" in fails(capsys, collect_offline.main, *flags, "--seed=1")
     assert collect(path) == 0
