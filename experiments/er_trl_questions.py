@@ -12,7 +12,8 @@ from metarl_jax.data import offline, offline_file
 from metarl_jax.data.offline import QUALITIES, SPLITS
 from metarl_jax.errors import ConfigurationError
 
-QUESTIONS = ("tasks", "quality")
+QUESTIONS = {"tasks": "counts", "quality": "qualities", "entropy": "weights"}
+"""Each with the field that lists its variants."""
 MEASURES = ("score offline/iid", "score non_prior/moderate")
 
 
@@ -23,26 +24,30 @@ class Config(arms.Config):
     data: str = ""
     """Data set: a file of experiments.collect_offline."""
     question: str = "tasks"
-    """`tasks`: how many training tasks are needed; `quality`: how good behaviour must be."""
+    """`tasks`: how many training tasks are needed; `quality`: how good behaviour must be; `entropy`: what the weight of
+    ER-TRL's entropy term does."""
     methods: tuple[str, ...] = ("er_trl", "focal")
-    """Which; each is one line of arms."""
+    """tasks, quality: which; each is one line of arms. `entropy` is a question to er_trl alone."""
     counts: tuple[int, ...] = (5, 10, 20)
     """tasks: numbers of training tasks."""
     qualities: tuple[str, ...] = QUALITIES
     """quality: variants of the data."""
+    weights: tuple[float, ...] = (0.0, 2.5, 25.0, 100.0)
+    """entropy: weights of the term."""
 
 
 def comparison(config: Config) -> Comparison:
-    """Every method with every variant of the data.
+    """Every method with every variant of the data, or every weight of the entropy term.
 
     Raises:
-      ConfigurationError: an unknown question, method, variant, or more tasks than the data has.
+      ConfigurationError: an unknown question, method, variant, more tasks than the data has, or a negative weight.
     """
     if config.question not in QUESTIONS:
         raise ConfigurationError(f"unknown question {config.question!r}: choose {', '.join(QUESTIONS)}")
     if unknown := [name for name in config.methods if name not in METHODS]:
         raise ConfigurationError(f"--methods: unknown method {unknown[0]!r}: choose {', '.join(METHODS)}")
-    if not config.methods:
+    methods = ("er_trl",) if config.question == "entropy" else config.methods
+    if not methods:
         raise ConfigurationError("--methods needs at least one method")
     if not config.data:
         raise ConfigurationError("--data is needed: collect it by python -m experiments.collect_offline")
@@ -58,6 +63,11 @@ def comparison(config: Config) -> Comparison:
             f"{count} tasks": (f"--train_tasks={count}", f"--tasks_per_step={min(count, base.agent.tasks_per_step)}")
             for count in config.counts
         }
+    elif config.question == "entropy":
+        title = "What does the entropy term's weight do?"
+        if wrong_weights := [weight for weight in config.weights if not 0 <= weight < float("inf")]:
+            raise ConfigurationError(f"--weights must be at least 0, got {wrong_weights[0]:g}")
+        variants = {f"weight {weight:g}": (f"--entropy_weight={weight}",) for weight in config.weights}
     else:
         title = "How good must behaviour be?"
         for name in config.qualities:
@@ -67,11 +77,11 @@ def comparison(config: Config) -> Comparison:
     common = (f"--data={config.data}", *options)
     found = {
         f"{method}, {name}": Arm("er_trl", (*common, f"--method={method}", *flags))
-        for method in config.methods
+        for method in methods
         for name, flags in variants.items()
     }
     if not found:
-        raise ConfigurationError(f"--{'counts' if config.question == 'tasks' else 'qualities'} needs at least one")
+        raise ConfigurationError(f"--{QUESTIONS[config.question]} needs at least one")
     return Comparison(title, metadata.env, found, MEASURES)
 
 

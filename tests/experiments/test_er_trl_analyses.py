@@ -94,6 +94,8 @@ def test_wrong_questions_are_one_line(file, capsys):
     assert "unknown question 'seeds'" in fails(capsys, ask, f"--data={file}", "--question=seeds")
     assert "--counts must be in [2, 4], got 5" in fails(capsys, ask, f"--data={file}", "--counts", "5")
     assert "unknown method 'pearl'" in fails(capsys, ask, f"--data={file}", "--methods", "pearl")
+    negative = ["--question=entropy", "--weights", "0", "-1"]
+    assert "--weights must be at least 0, got -1" in fails(capsys, ask, f"--data={file}", *negative)
     assert "of several checkpoints" in fails(capsys, ask, f"--data={file}", "--question=quality")
     assert "unknown quality 'best'" in fails(capsys, ask, f"--data={file}", "--question=quality", "--qualities", "best")
     with pytest.raises(ConfigurationError, match="needs at least one"):
