@@ -113,7 +113,7 @@ def block(name: str) -> str:
     if "runs" in content:
         return attention(content)
     if "methods" in content:
-        return er_trl_tables.overhead(content)
+        return er_trl_tables.overhead(content) + image(name, name)
     if "config" in content:
         return er_trl_tables.ANALYSES[content["config"]["analysis"]](content) + image(name, name)
     return answer(name, content)

@@ -10,12 +10,14 @@ side by side: in each of `repeats` rounds every method runs once; the median of 
 import dataclasses
 import json
 import statistics
+import tempfile
 from pathlib import Path
 
 import jax
 import tyro
 
 import envs
+from benchmarks import figures as published
 from benchmarks.programs import offline_update, ratio, side_by_side
 from benchmarks.provenance import provenance
 from experiments import er_trl
@@ -39,7 +41,9 @@ class Config:
     repeats: int = 5
     """Rounds; the median counts."""
     out: Path = Path("benchmarks/results")
-    """Folder of the JSON file and the figure."""
+    """Folder of the JSON file."""
+    figures: Path = Path("docs/figures")
+    """Folder of the figure."""
 
 
 def draw(path: Path, rows: dict[str, dict[str, float]]) -> None:
@@ -52,6 +56,13 @@ def draw(path: Path, rows: dict[str, dict[str, float]]) -> None:
         axis.set_xticks(range(len(rows)), list(rows), rotation=20, ha="right")
         axis.set(ylabel=f"{measure}, of {BASE}'s")
     figures.save(figure, path)
+
+
+def publish(rows: dict[str, dict[str, float]], path: Path) -> Path:
+    """Draw the figure where a page shows it."""
+    with tempfile.TemporaryDirectory() as folder:
+        draw(Path(folder) / path.name, rows)
+        return published.copy(Path(folder) / path.name, path)
 
 
 def main(config: Config) -> None:
@@ -86,8 +97,7 @@ def main(config: Config) -> None:
     path = config.out / f"overhead_{config.env}_{config.preset}_{jax.default_backend()}.json"
     content = {"machine": info, "env": config.env, "preset": config.preset, "repeats": config.repeats}
     path.write_text(json.dumps(content | {"agent": dataclasses.asdict(agent), "methods": rows}, indent=1) + "\n")
-    draw(path.with_suffix(".png"), rows)
-    print(f"wrote {path} and {path.with_suffix('.png')}")
+    print(f"wrote {path} and {publish(rows, config.figures / f'{path.stem}.png')}")
 
 
 if __name__ == "__main__":
