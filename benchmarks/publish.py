@@ -29,7 +29,7 @@ CURVE = (
     "test_return_by_family",
     "test_return_by_subtask",
     "test_score_by_family",
-    "test_score_std_by_family",
+    "test_score_per_seed",
     "recognition_accuracy",
     "test_component_usage",
     "test_responsibility_entropy",

@@ -3,12 +3,16 @@
 import json
 from typing import Any
 
+import numpy as np
+
 from benchmarks import figures
 from benchmarks.callback import STAGES
 from benchmarks.figures import ROOT
 from benchmarks.physics import BENCHMARKS as BODIES
 from benchmarks.references import REFERENCES
 from benchmarks.time_to_return import ROWS, crossing
+from metarl_jax.training.offline import CONTEXTS
+from metarl_jax.training.report import recent_scores
 
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- results: written by benchmarks/readme.py -->\n", "<!-- end of results -->\n"
@@ -89,25 +93,35 @@ PAPER_SCORES = {
         "er_trl": ("98.7", "96.6"),
     },
 }
-"""Scores that the publication of ER-TRL reports: training tasks with offline context, moderate ones with non-prior."""
-
-SCORES = ("offline/iid", "offline/moderate", "offline/extreme", "non_prior/iid", "non_prior/moderate", "prior/iid")
+"""Scores that the publication of ER-TRL reports, of `PAPER_KINDS`."""
+PAPER_KINDS = ("offline/iid", "non_prior/moderate")
+SCORES = tuple(f"{context}/{kind}" for context in CONTEXTS for kind in ("iid", "moderate", "extreme"))
 """Columns: context and kind of task."""
 
 
+def offline_scores(run: dict[str, Any]) -> list[str]:
+    """A run's scores in the order of `SCORES`: mean, standard deviation over seeds, and the publication's."""
+    config = run["config"]["config"]
+    means, seeds = run["summary"]["recent_score_by_family"], recent_scores(run["curve"])
+    paper = dict(zip(PAPER_KINDS, PAPER_SCORES.get(config["env"], {}).get(config["agent"]["method"], ()), strict=False))
+    return [
+        f"{means[name]:.1f}"
+        + (f" ± {np.std(seeds[name], ddof=1):.1f}" if len(seeds.get(name, ())) > 1 else "")
+        + (f" ({paper[name]})" if paper.get(name, "-") != "-" else "")
+        for name in SCORES
+    ]
+
+
 def offline_rl() -> str:
-    """Every published run on stored data: scores by context and kind of task, and the publication's."""
-    rows = []
+    """Every published run on stored data, in a table for each benchmark and length of training."""
+    tables: dict[str, list[list[str]]] = {}
     for path in sorted(RESULTS.glob("er_trl_*_small.json")):
         for run in read(path.stem)["runs"]:
-            config, summary = run["config"]["config"], run["summary"]
-            env, method = config["env"], config["agent"]["method"]
-            score, std = summary["recent_score_by_family"], summary.get("test_score_std_by_family", {})
-            cells = [f"{score[name]:.1f}" + (f" ± {std[name]:.1f}" if std else "") for name in SCORES]
-            paper = PAPER_SCORES.get(env, {}).get(method, ("-", "-"))
-            steps = f"{summary['epoch'] * config['agent']['steps_per_epoch']:,}"
-            rows.append([f"`{env}`", f"`{method}`", str(config["run"]["seeds"]), steps, *cells, " / ".join(paper)])
-    return table(["data", "method", "seeds", "train steps", *SCORES, "paper: offline/iid / non_prior/moderate"], rows)
+            config = run["config"]["config"]
+            steps = run["summary"]["epoch"] * config["agent"]["steps_per_epoch"]
+            title = f"`{config['env']}`, {config['run']['seeds']} seeds, {steps:,} train steps:"
+            tables.setdefault(title, []).append([f"`{config['agent']['method']}`", *offline_scores(run)])
+    return "\n".join(f"{title}\n\n{table(['method', *SCORES], rows)}" for title, rows in tables.items())
 
 
 def physics() -> str:
@@ -184,7 +198,8 @@ TIMRL's recogniser on held-out tasks, in the first episode; steps are counted fr
 {recognition}
 Offline: scores on the publication's scale (0: its worst behaviour, 100: its best) after few train steps (the
 publication's: 100,000 to 200,000 larger ones, on data of 40 separate agents; here one that was told its task), mean
-over tasks and the last evaluations, standard deviation of the last one over seeds trained as one vmapped program:
+over tasks and the last evaluations, its standard deviation over seeds (trained as one vmapped program) where the
+result has each seed's, and in brackets the publication's where it is known. Columns are context and kind of task:
 
 {offline_rl}
 Env steps per second through the whole environment stack (observation, reward, task, time limit, automatic reset); in

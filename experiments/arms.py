@@ -19,7 +19,7 @@ from metarl_jax.analysis.statistics import bootstrap_interval, iqm
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training.logging import read_metrics, write_json
 from metarl_jax.training.loop import RunConfig
-from metarl_jax.training.report import RECENT
+from metarl_jax.training.report import recent_scores
 
 
 class Arm(NamedTuple):
@@ -140,7 +140,7 @@ def outcome(run: Path, place: int = 0) -> dict[str, Any]:
     and `cluster_purity` are those of all seeds.
     """
     evaluated = [r for r in read_metrics(run / "metrics.jsonl") if r.get("test_return") is not None]
-    last, recent = evaluated[-1], [r.get("test_score_per_seed", {}) for r in evaluated[-RECENT:]]
+    last, scores = evaluated[-1], recent_scores(evaluated)
     evaluation, tasks = evaluations.load(run / "evaluation.npz")
     classes = tasks.family if len(np.unique(tasks.family)) > 1 else tasks.label
     stationary = not np.any(evaluation.task_changed)  # otherwise the tasks are those of the first steps alone
@@ -155,7 +155,7 @@ def outcome(run: Path, place: int = 0) -> dict[str, Any]:
         "env_steps": last["env_steps"],
         "seconds": last["seconds"],
         "commit": json.loads((run / "config.json").read_text())["commit"],
-    } | {f"score {name}": float(np.mean([r[name][place] for r in recent])) for name in recent[-1]}
+    } | {f"score {name}": float(seeds[place]) for name, seeds in scores.items()}
 
 
 def spread(values: Sequence[float | None]) -> dict[str, float] | None:

@@ -48,7 +48,8 @@ def summarise(records: Sequence[Record], status: str) -> dict[str, Any]:
     Returns:
       `status`, final `test_return` and `best_test_return` with `best_epoch` (None before the first evaluation), and
       the latest value of each of `FINAL` that was recorded; where there are scores, `recent_score_by_family`: the mean
-      over the last `RECENT` evaluations.
+      over the last `RECENT` evaluations, and with several seeds `recent_score_std_by_family`: the standard deviation
+      over seeds of each one's mean over them.
     """
     evaluated = [r for r in records if r.get("test_return") is not None]
     best = max(evaluated, key=lambda r: r["test_return"], default={})
@@ -64,7 +65,16 @@ def summarise(records: Sequence[Record], status: str) -> dict[str, Any]:
     scores = [r["test_score_by_family"] for r in evaluated if "test_score_by_family" in r][-RECENT:]
     if scores:
         summary["recent_score_by_family"] = {name: float(np.mean([s[name] for s in scores])) for name in scores[-1]}
+    over_seeds = {name: float(np.std(x, ddof=1)) for name, x in recent_scores(evaluated).items() if len(x) > 1}
+    if over_seeds:
+        summary["recent_score_std_by_family"] = over_seeds
     return summary | {name: latest[name] for name in FINAL if name in latest}
+
+
+def recent_scores(records: Sequence[Record]) -> dict[str, np.ndarray]:
+    """By family, each seed's mean score over the last `RECENT` evaluations [S]; {} where none recorded them."""
+    scores = [r["test_score_per_seed"] for r in records if "test_score_per_seed" in r][-RECENT:]
+    return {name: np.mean([s[name] for s in scores], 0) for name in scores[-1]} if scores else {}
 
 
 def is_final(run_dir: Path) -> bool:
