@@ -12,12 +12,16 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
+from scipy import stats
 
 from benchmarks import er_trl_tables, figures
 from benchmarks.provenance import provenance
 from benchmarks.readme import RESULTS, ROOT, table
+from experiments import arms
 from experiments.arms import Budget
+from metarl_jax.analysis.statistics import seeds_needed
 
 DOCS = ROOT / "docs"
 BLOCK = re.compile(
@@ -59,28 +63,46 @@ def publish(path: Path) -> None:
     figures.copy(file.with_suffix(".png"), DOCS / "figures" / f"{name}.png")
 
 
-def interval(over: dict[str, float] | None, digits: int) -> str:
-    """Interquartile mean and its interval."""
+def told(over: dict[str, float] | None, digits: int) -> str:
+    """Mean and standard deviation, interquartile mean and its interval."""
     if over is None:
         return "-"
-    return f"{over['iqm']:.{digits}f} [{over['low']:.{digits}f}, {over['high']:.{digits}f}]"
+    mean, std, iqm, low, high = (f"{over[name]:.{digits}f}" for name in ("mean", "std", "iqm", "low", "high"))
+    return f"{mean} ± {std} ({iqm} [{low}, {high}])"
 
 
 def answer(name: str, content: dict[str, Any]) -> str:
     """A comparison in Markdown."""
-    found = content["summary"]
+    found = arms.summarise(content["arms"], list(next(iter(content["summary"].values()))))
     names = list(dict.fromkeys((*found, *(ALGORITHMS if name.startswith("algorithms_") else ()))))
     measures = [m for m in next(iter(found.values())) if any(one[m] for one in found.values())]
     over = [found.get(arm, dict.fromkeys(measures)) for arm in names]
     rows = [
-        [arm, *(interval(x[measure], 3 if measure.endswith("accuracy") else 1) for measure in measures)]
+        [arm, *(told(x[measure], 3 if measure.endswith("accuracy") else 1) for measure in measures)]
         for arm, x in zip(names, over, strict=True)
     ]
     seeds = ", ".join(map(str, content["seeds"])) + (" in one vmapped program" if content.get("vmap") else "")
-    head = f"`{content['env']}`, {Budget.of(content)} per run, seeds {seeds}: interquartile mean over seeds and its"
-    head += f" 95 % bootstrap interval, from `benchmarks/results/{name}.json`.\n\n"
+    head = f"`{content['env']}`, {Budget.of(content)} per run, seeds {seeds}: mean ± standard deviation over seeds"
+    head += f" (interquartile mean [its 95 % bootstrap interval]), from `benchmarks/results/{name}.json`.\n\n"
     columns = [MEASURES.get(measure, measure) for measure in measures]
     return head + table(["", *columns], rows) + image(name, content["title"])
+
+
+def seeds_by_result() -> str:
+    """How many seeds would tell the first arm of each comparison in docs/timrl.md from the others, by their returns."""
+    rows = []
+    for path in sorted(path for kind in ("timrl_*", "algorithms_*") for path in RESULTS.glob(f"{kind}.json")):
+        outcomes = json.loads(path.read_text()).get("arms")
+        if outcomes is None:  # published runs
+            continue
+        (first, base), *others = ((arm, np.array([run["test_return"] for run in outcomes[arm]])) for arm in outcomes)
+        for arm, returns in others:
+            difference, stds = returns.mean() - base.mean(), (base.std(ddof=1), returns.std(ddof=1))
+            p = stats.ttest_ind(base, returns, equal_var=False).pvalue
+            cells = [f"{difference:.1f}", " and ".join(f"{std:.1f}" for std in stds), str(len(base)), f"{p:.2f}"]
+            rows.append([f"`{path.stem}`", f"{first}, {arm}", *cells, f"{seeds_needed(difference, stds):,.0f}"])
+    head = ["result", "arms", "difference of returns", "standard deviations", "seeds", "p (Welch)", "seeds needed"]
+    return table(head, rows) if rows else NOTHING
 
 
 def image(name: str, title: str) -> str:
@@ -105,13 +127,17 @@ def attention(content: dict[str, Any]) -> str:
 
 
 def block(name: str) -> str:
-    """What is known of a result."""
+    """What is known of a result, or of the `seeds` of all."""
+    if name == "seeds":
+        return seeds_by_result()
     path = RESULTS / f"{name}.json"
     if not path.exists():
         return NOTHING
     content = json.loads(path.read_text())
     if "runs" in content:
-        return attention(content)
+        picture = f"{name}_attention"
+        there = (DOCS / "figures" / f"{picture}.png").exists()
+        return attention(content) + (image(picture, figures.DETAILS["attention"]) if there else "")
     if "methods" in content:
         return er_trl_tables.overhead(content) + image(name, name)
     if "config" in content:

@@ -159,17 +159,30 @@ def outcome(run: Path, place: int = 0) -> dict[str, Any]:
 
 
 def spread(values: Sequence[float | None]) -> dict[str, float] | None:
-    """Mean, standard deviation, interquartile mean and its 95 % bootstrap interval over seeds; None without values."""
+    """Mean, sample standard deviation, interquartile mean and its 95 % bootstrap interval over seeds.
+
+    None without values.
+    """
     if any(value is None for value in values):
         return None
     column = np.asarray(values, float)[:, None]
     low, high = bootstrap_interval(column)
     return {
         "mean": float(column.mean()),
-        "std": float(column.std()),
+        "std": float(column.std(ddof=1)) if len(column) > 1 else 0.0,
         "iqm": float(iqm(column)[0]),
         "low": float(low[0]),
         "high": float(high[0]),
+    }
+
+
+def summarise(
+    outcomes: Mapping[str, Sequence[Mapping[str, Any]]], measures: Sequence[str]
+) -> dict[str, dict[str, dict[str, float] | None]]:
+    """The `spread` of every measure over the seeds of every arm."""
+    return {
+        name: {measure: spread([run[measure] for run in runs]) for measure in measures}
+        for name, runs in outcomes.items()
     }
 
 
@@ -211,10 +224,7 @@ def compare(comparison: Comparison, config: Config, folder: Path) -> None:
         name: [outcome(run, place) for run, group in zip(found, groups, strict=True) for place in range(len(group))]
         for name, found in runs.items()
     }
-    summary = {
-        name: {measure: spread([run[measure] for run in found]) for measure in comparison.measures}
-        for name, found in outcomes.items()
-    }
+    summary = summarise(outcomes, comparison.measures)
     heads = "".join(f"{measure.replace('_', ' '):>26}" for measure in comparison.measures)
     heading = f"{comparison.title} ({comparison.env}, {budget})"
     print(f"{heading}\n{'':28}{heads}")

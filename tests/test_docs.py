@@ -35,28 +35,28 @@ def test_tables_are_the_files(page):
 def test_a_published_comparison_is_told(tmp_path, monkeypatch):
     folder = tmp_path / "algorithms_toy"
     folder.mkdir()
-    over = {"mean": 2.0, "std": 0.5, "iqm": 2.25, "low": 1.0, "high": 3.0}
-    summary = {
-        "moss": {"test_return": over, "matched_accuracy": None, "recognition_accuracy": None},
-        "timrl": {"test_return": over, "matched_accuracy": None, "recognition_accuracy": over},
-    }
-    content = {"title": "Who", "env": "toy", "epochs": 1500, "seeds": [0, 1], "summary": summary}
+    moss, timrl = ([{"test_return": x, "matched_accuracy": None} for x in returns] for returns in ((1, 2), (1, 5)))
+    arms = {"moss": [x | {"recognition_accuracy": None} for x in moss]}
+    arms["timrl"] = [x | {"recognition_accuracy": y} for x, y in zip(timrl, (0.25, 0.75), strict=True)]
+    content = {"title": "Who", "env": "toy", "epochs": 1500, "seeds": [0, 1], "arms": arms}
+    content["summary"] = {"moss": dict.fromkeys(("test_return", "matched_accuracy", "recognition_accuracy"))}
     (folder / "comparison.json").write_text(json.dumps(content))
     Image.new("RGB", (8, 8)).save(folder / "comparison.png")
-    text = "<!-- result: algorithms_toy, written by benchmarks/comparisons.py -->\nold\n<!-- end of result -->\n"
-    (tmp_path / "timrl.md").write_text(text)
+    block = "<!-- result: {}, written by benchmarks/comparisons.py -->\nold\n<!-- end of result -->\n"
+    (tmp_path / "timrl.md").write_text(block.format("algorithms_toy") + block.format("seeds"))
     monkeypatch.setattr(comparisons, "RESULTS", tmp_path)
     monkeypatch.setattr(comparisons, "DOCS", tmp_path)
     comparisons.main(comparisons.Config())
-    assert "No result yet.\n" in (tmp_path / "timrl.md").read_text()
+    assert (tmp_path / "timrl.md").read_text().count("No result yet.\n") == 2
     comparisons.main(comparisons.Config((folder,)))
     told = (tmp_path / "timrl.md").read_text()
     assert "|  | return | recognised, by the label |" in told  # a column without values is left out
-    assert "| moss | 2.2 [1.0, 3.0] | - |" in told and "| pearl | - | - |" in told
+    assert "| moss | 1.5 ± 0.7 (1.5 [1.0, 2.0]) | - |" in told and "| pearl | - | - |" in told
     assert "`toy`, 1,500 epochs per run, seeds 0, 1: " in told
-    assert "| timrl | 2.2 [1.0, 3.0] | 2.250 [1.000, 3.000] |" in told
+    assert "| timrl | 3.0 ± 2.8 (3.0 [1.0, 5.0]) | 0.500 ± 0.354 (0.500 [0.250, 0.750]) |" in told
+    assert "| `algorithms_toy` | moss, timrl | 1.5 | 0.7 and 2.8 | 2 | 0.59 | 32 |" in told
     assert Image.open(tmp_path / "figures" / "algorithms_toy.png").size == (8, 8)
-    assert json.loads((tmp_path / "algorithms_toy.json").read_text())["summary"] == summary
+    assert json.loads((tmp_path / "algorithms_toy.json").read_text())["arms"] == arms
     with pytest.raises(SystemExit, match="holds no finished comparison"):
         comparisons.main(comparisons.Config((tmp_path / "nowhere",)))
 

@@ -1,6 +1,9 @@
-import numpy as np
+import math
 
-from metarl_jax.analysis.statistics import bootstrap_interval, iqm
+import numpy as np
+from scipy import stats
+
+from metarl_jax.analysis.statistics import bootstrap_interval, iqm, seeds_needed
 
 
 def test_iqm_is_the_mean_of_the_middle_half():
@@ -19,3 +22,20 @@ def test_interval_covers_the_truth_as_often_as_it_says():
 def test_a_single_run_has_no_spread():
     low, high = bootstrap_interval(np.array([[1.0, 2.0]]))
     assert low.tolist() == high.tolist() == [1.0, 2.0]
+
+
+def test_three_runs_have_no_middle_half():
+    """Nothing is trimmed, and the interval is from the lowest to the highest."""
+    three = np.array([[1.0], [2.0], [9.0]])
+    low, high = bootstrap_interval(three)
+    assert (iqm(three)[0], low[0], high[0]) == (4.0, 1.0, 9.0)
+
+
+def test_as_many_seeds_as_are_needed_find_the_difference():
+    assert seeds_needed(1.0, (1.0, 1.0)) == 17  # as tables of the t-test say
+    n = seeds_needed(-3.0, (1.0, 4.0))
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(0.0, 1.0, (n, 4000)), rng.normal(-3.0, 4.0, (n, 4000))
+    found = np.mean(stats.ttest_ind(one, other, equal_var=False).pvalue < 0.05)
+    assert 0.78 < found < 0.84
+    assert seeds_needed(1e9, (1.0, 0.0)) == 2 and seeds_needed(0.0, (1.0, 1.0)) == math.inf

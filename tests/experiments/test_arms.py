@@ -30,7 +30,8 @@ def test_matched_accuracy_finds_the_best_matching():
 
 def test_spread_of_seeds():
     over = arms.spread([1.0, 2.0, 3.0, 10.0])
-    assert (over["mean"], over["iqm"]) == (4.0, 2.5) and 1.0 <= over["low"] <= 2.5 <= over["high"] <= 10.0
+    assert (over["mean"], over["std"], over["iqm"]) == (4.0, pytest.approx(4.0825, rel=1e-4), 2.5)
+    assert 1.0 <= over["low"] <= 2.5 <= over["high"] <= 10.0
     assert arms.spread([None, None]) is None
 
 
