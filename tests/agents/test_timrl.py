@@ -109,7 +109,8 @@ def test_the_recognised_class_picks_the_component():
 
 def test_labels_choose_what_the_vae_explains():
     """With labels, components that no class stands for are never trained; their heads keep their parameters."""
-    state = updated(with_(vae=dataclasses.replace(CONFIG.vae, kl_z_weight=0.0, kl_y_weight=0.0)))[0]
+    vae = dataclasses.replace(CONFIG.vae, kl_z_weight=0.0, kl_y_weight=0.0)
+    state = updated(with_(vae=vae, sac_updates=0))[0]
     before = jax.jit(agent(CONFIG).init)(jax.random.key(0))
     assert timrl.classes(SPEC) == ("terminates", "truncates")
     for new, old in zip(*(jax.tree.leaves(s.vae.encoder["params"]["head"]) for s in (state, before)), strict=True):
@@ -161,14 +162,14 @@ def test_the_choice_is_forced_in_acting_and_in_learning_alike():
 
 
 def test_unlabelled_targets_are_the_mixture_s():
-    config = with_(labels="mixture")
+    config = with_(labels="mixture", sac_updates=0)
     state, metrics = updated(config)
     assert agent(config).component_of is None and agent(CONFIG).component_of is not None
     assert not same(state.vae, updated(CONFIG)[0].vae) and np.isfinite(metrics["recognition_loss"])
 
 
 def test_the_vae_may_train_the_recognised_component():
-    state, _ = updated(with_(vae_component="recognized"))
+    state, _ = updated(with_(vae_component="recognized", sac_updates=0))
     assert not same(state.vae, updated(CONFIG)[0].vae)
 
 
