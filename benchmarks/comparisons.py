@@ -78,7 +78,7 @@ def answer(name: str, content: dict[str, Any]) -> str:
     measures = [m for m in next(iter(found.values())) if any(one[m] for one in found.values())]
     over = [found.get(arm, dict.fromkeys(measures)) for arm in names]
     rows = [
-        [arm, *(told(x[measure], 3 if measure.endswith("accuracy") else 1) for measure in measures)]
+        [arm, *(told(x[measure], 1 if measure.startswith(("test_return", "score")) else 3) for measure in measures)]
         for arm, x in zip(names, over, strict=True)
     ]
     seeds = ", ".join(map(str, content["seeds"])) + (" in one vmapped program" if content.get("vmap") else "")

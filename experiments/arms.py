@@ -133,18 +133,39 @@ def matched_accuracy(components: np.ndarray, classes: np.ndarray) -> float | Non
     return float(table[linear_sum_assignment(-table)].sum())
 
 
+def component_shares(components: np.ndarray, family: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """Share of each base task's steps in which each component is the most likely one: `goal as component 0`, ...
+
+    Args:
+      components: [T, N, c] responsibilities.
+      family: base task [N].
+      names: of base tasks.
+    """
+    chosen = components.argmax(-1)
+    return {
+        f"{names[i]} as component {k}": float(np.mean(chosen[:, family == i] == k))
+        for i in np.unique(family)
+        for k in range(components.shape[-1])
+    }
+
+
 def outcome(run: Path, place: int = 0) -> dict[str, Any]:
     """Numbers of a finished run, of the seed at a `place` among its vmapped ones.
 
-    With scores, `score <family>` is the mean over its last evaluations. `test_return_by_family`, `recognition_accuracy`
-    and `cluster_purity` are those of all seeds.
+    With scores, `score <family>` is the mean over its last evaluations; with several components and tasks that do not
+    change there are `component_shares`. `test_return_by_family`, `recognition_accuracy` and `cluster_purity` are those
+    of all seeds.
     """
     evaluated = [r for r in read_metrics(run / "metrics.jsonl") if r.get("test_return") is not None]
     last, scores = evaluated[-1], recent_scores(evaluated)
     evaluation, tasks = evaluations.load(run / "evaluation.npz")
     classes = tasks.family if len(np.unique(tasks.family)) > 1 else tasks.label
     stationary = not np.any(evaluation.task_changed)  # otherwise the tasks are those of the first steps alone
-    matched = matched_accuracy(np.asarray(evaluation.components)[place, 0], classes) if stationary else None
+    components = np.asarray(evaluation.components)[place, 0]
+    matched = matched_accuracy(components, classes) if stationary else None
+    about = json.loads((run / "config.json").read_text())
+    several = stationary and components.shape[-1] > 1
+    shares = component_shares(components, tasks.family, about["environment"]["families"]) if several else {}
     return {
         "test_return": last.get("test_return_per_seed", [last["test_return"]])[place],
         "test_return_by_family": last["test_return_by_family"],
@@ -154,8 +175,10 @@ def outcome(run: Path, place: int = 0) -> dict[str, Any]:
         "epoch": last["epoch"],
         "env_steps": last["env_steps"],
         "seconds": last["seconds"],
-        "commit": json.loads((run / "config.json").read_text())["commit"],
-    } | {f"score {name}": float(seeds[place]) for name, seeds in scores.items()}
+        "commit": about["commit"],
+        **shares,
+        **{f"score {name}": float(seeds[place]) for name, seeds in scores.items()},
+    }
 
 
 def spread(values: Sequence[float | None]) -> dict[str, float] | None:

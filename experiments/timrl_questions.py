@@ -47,6 +47,7 @@ QUESTIONS = {
         "What happens in a class that was not trained?",
         "cheetah_dir_vel_to_goal",
         {"TIMRL": Arm("timrl"), "mixture belief": Arm("timrl", ("--belief=mixture",)), "MoSS": Arm("moss")},
+        ("test_return", *(f"goal as component {k}" for k in range(3))),
     ),
 }
 

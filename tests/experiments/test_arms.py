@@ -58,9 +58,10 @@ def test_an_answer_from_finished_runs(flags, tmp_path, monkeypatch, capsys):
         record |= {"test_return_per_seed": values, "test_score_per_seed": {"goal": [10.0 * x for x in values]}}
         (run / "metrics.jsonl").write_text(json.dumps(record) + "\n")
         config = {"versions": {"jax": "1"}, "commit": "abc", "devices": ["cpu:0"]}
+        config["environment"] = {"families": ["velocity", "goal"]}
         (run / "config.json").write_text(json.dumps(config))
         (run / "summary.json").write_text(json.dumps({"status": "budget"}))
-        components = np.eye(2)[np.array([[0, 1], [0, 1]])][None, None].repeat(len(seeds), 0)
+        components = np.eye(3)[np.array([[0, 1], [0, 2]])][None, None].repeat(len(seeds), 0)
         zeros = np.zeros((len(seeds), 1, 2, 2))
         evaluation = Evaluation(zeros, zeros[..., None], components, zeros > 0, zeros[..., None][..., :0] > 0)
         tasks = HeldOutTasks(np.array([0, 1]), np.zeros((2, 1)), np.array([0, 1]))
@@ -72,7 +73,9 @@ def test_an_answer_from_finished_runs(flags, tmp_path, monkeypatch, capsys):
     answer = json.loads((folder / "comparison.json").read_text())
     assert answer["summary"]["MoSS"]["test_return"]["mean"] == -110.0 and answer["seeds"] == [0, 2]
     assert list(answer["arms"]) == names and answer["arms"]["MoSS"][0]["commit"] == "abc"
-    assert answer["arms"]["TIMRL"][1]["matched_accuracy"] == 1.0
+    assert answer["arms"]["TIMRL"][1]["matched_accuracy"] == 0.75
+    shares = [answer["summary"]["TIMRL"][f"goal as component {k}"]["mean"] for k in range(3)]
+    assert shares == [0.0, 0.5, 0.5] and answer["arms"]["TIMRL"][1]["velocity as component 0"] == 1.0
     assert [run["score goal"] for run in answer["arms"]["TIMRL"]] == [0.0, -200.0]
     assert all((folder / name).stat().st_size > 1000 for name in ("comparison.png", "curves.png"))
     assert (answer.get("epochs"), answer.get("minutes")) == ((30, None) if flags else (None, 10.0))
