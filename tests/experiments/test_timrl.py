@@ -59,3 +59,8 @@ def test_wrong_input_is_one_line(capsys, tmp_path):
     assert "point_robot has one class of tasks: there is nothing to recognise" in message("--env=point_robot")
     assert "2 classes (forward, backward) need --vae.num_components >= 2" in message(*SMALL, "--vae.num_components=1")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_publication_s_policy_acts_on_a_sample():
+    presets = [timrl.presets_for(preset, "cheetah_2task") for preset in ("paper", "fast")]
+    assert [preset.agent.belief for preset in presets] == ["sample", "component"]
