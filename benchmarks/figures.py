@@ -4,10 +4,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from benchmarks.references import REFERENCES
-from metarl_jax.analysis import curves
+from metarl_jax.analysis import curves, recognition
 
 ROOT = Path(__file__).parent.parent
 FIGURES = ROOT / "docs" / "figures"
@@ -15,7 +16,6 @@ FIGURES = ROOT / "docs" / "figures"
 DETAILS = {
     "latents": "What the first seed believes on held-out tasks",
     "response": "The first seed's reward around a change of task",
-    "recognition": "The first seed's recognition accuracy against the steps of a task",
     "attention": "Which transitions inform the first seed's class",
 }
 """Images that a run leaves in its directory, and what they show."""
@@ -35,6 +35,22 @@ def draw(result: Path, folder: Path = FIGURES) -> Path:
     path = folder / f"{result.stem}.png"
     curves.draw_groups(path, groups, levels, against=("minutes",), width=3.4 if len(groups) == 1 else 6.8, height=2.7)
     return path
+
+
+def draw_recognition(result: Path, folder: Path = FIGURES) -> list[Path]:
+    """Draw how often the runs of a result file recognise a class; nothing where there are none."""
+    runs = json.loads(result.read_text())["runs"]
+    if not all("recognition" in run["summary"] for run in runs):
+        return []
+    epochs = [[(point["epoch"], point["recognition_accuracy"]) for point in run["curve"]] for run in runs]
+    steps = [
+        [(step, right) for step, right in zip(found["steps"], found["accuracy"], strict=True) if right is not None]
+        for found in (run["summary"]["recognition"] for run in runs)
+    ]
+    lines = ([tuple(np.transpose(member)) for member in members] for members in (epochs, steps))
+    path = folder / f"{result.stem}_recognition.png"
+    recognition.draw_seeds(path, f"recognised, {runs[0]['config']['config']['env']}", *lines)
+    return [path]
 
 
 def copy(image: Path, path: Path) -> Path:
@@ -59,6 +75,9 @@ def gallery(results: Sequence[str]) -> str:
         return {result: path.relative_to(ROOT) for result, path in paths.items() if path.exists()}
 
     images = [f'<img src="{path}" width="32%" alt="Learning curves, {name}">' for name, path in there("").items()]
+    images += [
+        f'<img src="{path}" width="49%" alt="Recognition, {name}">' for name, path in there("_recognition").items()
+    ]
     parts = ["\n".join(("<p>", *images, "</p>"))] if images else []
     for name, told in DETAILS.items():
         if links := [f"[`{result}`]({path})" for result, path in there(f"_{name}").items()]:

@@ -86,7 +86,8 @@ def main(config: Config) -> None:
     path.write_text(json.dumps({"note": config.note, "machine": machine, "runs": runs}, indent=1) + "\n")
     finals = ", ".join(f"{r['summary']['test_return']:.1f}" for r in runs)
     print(f"wrote {path}: final test returns {finals}")
-    for image in (figures.draw(path, config.figures), *figures.keep(config.runs[0], path.stem, config.figures)):
+    drawn = [figures.draw(path, config.figures), *figures.draw_recognition(path, config.figures)]
+    for image in (*drawn, *figures.keep(config.runs[0], path.stem, config.figures)):
         print(image)
 
 

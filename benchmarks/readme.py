@@ -20,6 +20,8 @@ BEGIN, END = "<!-- results: written by benchmarks/readme.py -->\n", "<!-- end of
 LEARNING = [f"moss_{env}_fast" for env in REFERENCES]
 RECOGNITION = sorted(path.stem for path in RESULTS.glob("timrl_*_fast.json"))
 """Results that are told by return and by recognition, with figures."""
+EARLY = 5
+"""Epoch by which the publication's recogniser has learnt two classes."""
 
 
 def read(name: str) -> dict[str, Any]:
@@ -68,12 +70,14 @@ def recognition() -> str:
         for run in read(name)["runs"]:
             config, summary = run["config"]["config"], run["summary"]
             by_step = summary["recognition"]["accuracy"]
+            early = [point["recognition_accuracy"] for point in run["curve"] if point["epoch"] == EARLY]
             accuracies = [f"{x:.3f}" for x in (summary["recognition_accuracy"], by_step[5], by_step[20])]
+            accuracies.insert(0, f"{early[0]:.3f}" if early else "-")
             budget = [f"{summary['env_steps']:,}", f"{summary['seconds']:.0f}"]
             rows.append([f"`{config['env']}`", str(config["run"]["seed"]), *budget, *accuracies])
             rows[-1].append(f"{summary['test_return']:.1f}")
     head = ["benchmark", "seed", "env steps", "training seconds"]
-    head += ["recognised, all steps", "after 5 steps", "after 20", "return"]
+    head += [f"recognised at epoch {EARLY}", "at the end", "after 5 steps", "after 20", "return"]
     return table(head, rows) + figures.gallery(RECOGNITION)
 
 
@@ -193,7 +197,8 @@ run. A return counts as reached when the mean of three evaluations in a row is a
 reference levels; several seeds are thin lines, with their interquartile mean and its 95 % bootstrap interval:
 
 {learning}
-TIMRL's recogniser on held-out tasks, in the first episode; steps are counted from its start or the last task change:
+TIMRL's recogniser on held-out tasks, over all steps of the first episode and, at the end, some steps after its start or
+the last task change:
 
 {recognition}
 Offline: scores on the publication's scale (0: its worst behaviour, 100: its best) after few train steps (the
@@ -222,5 +227,6 @@ def rewritten(text: str) -> str:
 if __name__ == "__main__":
     for result in LEARNING + RECOGNITION:
         figures.draw(RESULTS / f"{result}.json")
+        figures.draw_recognition(RESULTS / f"{result}.json")
     readme = ROOT / "README.md"
     readme.write_text(rewritten(readme.read_text()))

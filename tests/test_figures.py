@@ -9,6 +9,7 @@ from PIL import Image
 
 from benchmarks import figures, publish
 from benchmarks.references import REFERENCES
+from metarl_jax.analysis import curves
 
 
 def run(folder, env="cheetah_vel", returns=(-200.0, -30.0)):
@@ -70,6 +71,23 @@ def test_a_gallery_shows_what_there_is(published):
     assert Image.open(published / "docs" / "moss_cheetah_vel_fast_latents.png").size == (8, 6)
     assert "response" not in shown and "ant_dir" not in shown
     assert figures.gallery(["moss_ant_dir_fast"]) == ""
+
+
+def test_recognition_is_drawn_of_every_seed(published, monkeypatch):
+    assert figures.draw_recognition(published / "moss_cheetah_vel_fast.json", published) == []
+    curve = [{"epoch": 5 * i, "recognition_accuracy": 0.25 * i} for i in (2, 4)]
+    summary = {"recognition": {"steps": [0, 1, 2], "accuracy": [0.5, 1.0, None]}}  # no task lasted for two steps
+    runs = [{"config": {"config": {"env": "toy"}}, "summary": summary, "curve": curve}] * 2
+    (published / "timrl_toy_fast.json").write_text(json.dumps({"runs": runs}))
+    drawn, draw_band = [], curves.draw_band
+    monkeypatch.setattr(
+        curves, "draw_band", lambda axis, lines, *how: drawn.append(lines) or draw_band(axis, lines, *how)
+    )
+    (path,) = figures.draw_recognition(published / "timrl_toy_fast.json", published / "docs")
+    expected = [[[[10, 20], [0.5, 1.0]]] * 2, [[[0, 1], [0.5, 1.0]]] * 2]
+    assert [[[x.tolist() for x in line] for line in lines] for lines in drawn] == expected
+    assert matplotlib.image.imread(path).shape[:2] == (405, 1020)
+    assert 'docs/timrl_toy_fast_recognition.png" width="49%"' in figures.gallery(["timrl_toy_fast"])
 
 
 def test_references_are_told_as_they_are_drawn():

@@ -17,6 +17,10 @@ Level = float | Sequence[float]
 """A reference return, or both ends of a range of them."""
 
 
+Line = tuple[np.ndarray, np.ndarray]
+"""x and y [P] of one seed."""
+
+
 class Curve(NamedTuple):
     """Test return of one seed at each evaluation [P]."""
 
@@ -25,6 +29,10 @@ class Curve(NamedTuple):
     test_return: np.ndarray
     unit: str = "environment steps"
     """Of `env_steps`, which are epochs where data is stored rather than collected."""
+
+    def against(self, x: str) -> Line:
+        """The return over `env_steps` or `minutes`."""
+        return getattr(self, x), self.test_return
 
 
 def steps(records: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, str]:
@@ -45,26 +53,27 @@ def curves(records: Sequence[Mapping[str, Any]]) -> list[Curve]:
     return [Curve(env_steps, minutes, seed, unit) for seed in seeds.T]
 
 
-def band(members: Sequence[Curve], x: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """IQM and 95 % bootstrap interval of several curves against `x` (`env_steps` or `minutes`).
+def band(members: Sequence[Line]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """IQM and 95 % bootstrap interval of several lines.
 
     Returns:
       (x, iqm, low, high) [G] over the range that all members cover; a single curve keeps its own points.
     """
-    axes = [getattr(m, x) for m in members]
     if len(members) == 1:
-        return (axes[0], *[members[0].test_return] * 3)
-    low, high = max(a[0] for a in axes), min(a[-1] for a in axes)
+        x, y = members[0]
+        return x, y, y, y
+    low, high = max(x[0] for x, _ in members), min(x[-1] for x, _ in members)
     grid = np.linspace(low, max(low, high), GRID)
-    values = np.stack([np.interp(grid, a, m.test_return) for a, m in zip(axes, members, strict=True)])
+    values = np.stack([np.interp(grid, x, y) for x, y in members])
     return (grid, iqm(values), *bootstrap_interval(values))
 
 
-def _draw_band(axis: Axes, members: Sequence[Curve], x: str, label: str, colour: np.ndarray) -> None:
-    grid, centre, low, high = band(members, x)
+def draw_band(axis: Axes, members: Sequence[Line], label: str, colour: np.ndarray) -> None:
+    """Seeds as thin lines, where there are several, with their interquartile mean and its interval."""
+    grid, centre, low, high = band(members)
     name = f"{label} (IQM of {len(members)}, 95 %)" if len(members) > 1 else label
     for member in members if len(members) > 1 else ():
-        axis.plot(getattr(member, x), member.test_return, color=colour, alpha=0.4, linewidth=0.7)
+        axis.plot(*member, color=colour, alpha=0.4, linewidth=0.7)
     axis.plot(grid, centre, color=colour, label=name, marker="o" if len(grid) < 20 else None, markersize=3)
     axis.fill_between(grid, low, high, color=colour, alpha=0.2, linewidth=0)
 
@@ -99,7 +108,7 @@ def draw_groups(
     labels = {"env_steps": " or ".join(units), "minutes": "training time [min]"}
     for axis, x in zip(axes, against, strict=True):
         for (label, members), colour in zip(groups.items(), figures.colours(len(groups)), strict=True):
-            _draw_band(axis, members, x, label, colour)
+            draw_band(axis, [member.against(x) for member in members], label, colour)
         _draw_levels(axis, levels or {})
         axis.set(xlabel=labels[x], ylabel="test return")
         axis.set_xlim(left=0)
@@ -120,8 +129,8 @@ def draw_run(
     members = curves(records)
     if members:
         blue = figures.colours(1)[0]
-        _draw_band(axes[0], members, "env_steps", f"test, {label}", blue)
-        _draw_band(axes[1], members, "minutes", f"test, {label}", blue)
+        for axis, x in zip(axes, ("env_steps", "minutes"), strict=False):
+            draw_band(axis, [member.against(x) for member in members], f"test, {label}", blue)
     trained = [r for r in records if r.get("train_return") is not None]
     axes[0].plot(
         steps(trained)[0],

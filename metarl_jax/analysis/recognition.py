@@ -1,11 +1,12 @@
 """How quickly an agent that was taught classes of tasks recognises one."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from metarl_jax.analysis import figures
+from metarl_jax.analysis import curves, figures
 from metarl_jax.types import Evaluation
 
 STEPS = 100
@@ -54,4 +55,14 @@ def draw(path: Path, result: Recognition) -> None:
     figure, (axis,) = figures.new(1)
     axis.plot(result.steps, result.accuracy)
     axis.set(xlabel="control steps since the task began", ylabel="recognition accuracy", ylim=(0, 1.02))
+    figures.save(figure, path)
+
+
+def draw_seeds(path: Path, label: str, epochs: Sequence[curves.Line], steps: Sequence[curves.Line]) -> None:
+    """Write the accuracy of several seeds over epochs, and at the end against the steps of a task."""
+    figure, axes = figures.new(2, width=3.4, height=2.7)
+    for axis, members, x in zip(axes, (epochs, steps), ("epoch", "control steps since the task began"), strict=True):
+        curves.draw_band(axis, members, label, figures.colours(1)[0])
+        axis.set(xlabel=x, ylabel="recognition accuracy", ylim=(0, 1.02))
+    figure.suptitle(*axes[0].get_legend_handles_labels()[1], fontsize="medium", wrap=True)
     figures.save(figure, path)

@@ -70,7 +70,7 @@ def test_evaluation_survives_the_disk(tmp_path):
 def test_band_interpolates_to_the_common_range():
     one = Curve(np.array([0.0, 10.0]), np.array([0.0, 1.0]), np.array([0.0, 10.0]))
     two = Curve(np.array([5.0, 20.0]), np.array([0.5, 2.0]), np.array([15.0, 30.0]))
-    x, centre, low, high = band([one, two], "env_steps")
+    x, centre, low, high = band([one.against("env_steps"), two.against("env_steps")])
     assert (x[0], x[-1]) == (5.0, 10.0)
     np.testing.assert_allclose(centre, x + 5.0)
     assert (low <= centre).all() and (centre <= high).all() and (low < high).all()
