@@ -289,8 +289,9 @@ class _Run:
         for index, steps in enumerate(self.env_steps):
             file = self._file(index)
             with reading(file, f": remove {self.work} to begin anew"), np.load(file) as stored:
-                fields = {name: stored[name] for name in offline.OfflineBatch._fields}
-                found[steps] = Behaviour(Transition(**fields, last=None, valid=None, task=None), stored["length"])
+                fields: dict[str, Any] = dict.fromkeys(Transition._fields)
+                fields |= {name: stored[name] for name in offline.OfflineBatch._fields}
+                found[steps] = Behaviour(Transition(**fields), stored["length"])
         return found
 
 

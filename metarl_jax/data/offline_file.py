@@ -116,7 +116,7 @@ def _fields(data: OfflineData) -> dict[str, np.ndarray]:
 
 
 def _crc32(row: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(row))
+    return zlib.crc32(row.tobytes())
 
 
 def _text(file: h5py.File, name: str) -> str:
