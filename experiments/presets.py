@@ -138,9 +138,9 @@ def timrl(
 
     The publication says how often the recogniser is updated, that the priors are fixed, and that the policy acts on a
     sample of the recognised component (Eq. 10); `fast` acts on its mean and standard deviation. `fast` updates it more
-    often, which costs a third of the env steps where windows are long: with 10 updates `cheetah_3task` was recognised in 64 to 81 % of the steps after
-    15 to 25 epochs, with 100 in 76 to 96 %. Beliefs decode transitions of the same task segment, in both presets; the
-    rest is MoSS's.
+    often: with 10 updates `cheetah_3task` was recognised in 64 to 81 % of the steps after 15 to 25 epochs, with 100 in
+    76 to 96 %. Where windows are long that costs a third of the env steps. Beliefs decode transitions of the same task
+    segment, in both presets; the rest is MoSS's.
     """
     base, data, epochs = common(preset, env, horizon, stationary)
     recognizer = RecognizerConfig()
