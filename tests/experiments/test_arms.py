@@ -28,6 +28,12 @@ def test_matched_accuracy_finds_the_best_matching():
     assert arms.matched_accuracy(np.eye(5)[chosen + 2], classes) == pytest.approx(7 / 8)
 
 
+def test_stored_flags_name_no_folders():
+    flags = ("--data=/somewhere/of/mine/cheetah.h5", "--data=runs/hopper.h5", "--sac.discount=0.98", "mode=drift")
+    kept = ["--data=cheetah.h5", *flags[1:]]
+    assert [arms.portable(flag) for flag in flags] == kept
+
+
 def test_spread_of_seeds():
     over = arms.spread([1.0, 2.0, 3.0, 10.0])
     assert (over["mean"], over["std"], over["iqm"]) == (4.0, pytest.approx(4.0825, rel=1e-4), 2.5)
