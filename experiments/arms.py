@@ -166,10 +166,10 @@ def outcome(run: Path, place: int = 0) -> dict[str, Any]:
     last, scores = evaluated[-1], recent_scores(evaluated)
     evaluation, tasks = evaluations.load(run / "evaluation.npz")
     classes = tasks.family if len(np.unique(tasks.family)) > 1 else tasks.label
-    stationary = not np.any(evaluation.task_changed)  # otherwise the tasks are those of the first steps alone
+    about = json.loads((run / "config.json").read_text())
+    stationary = about["environment"]["stationary"]  # otherwise the tasks are those of the first steps alone
     components = np.asarray(evaluation.components)[place, 0]
     matched = matched_accuracy(components, classes) if stationary else None
-    about = json.loads((run / "config.json").read_text())
     several = stationary and components.shape[-1] > 1
     shares = component_shares(components, tasks.family, about["environment"]["families"]) if several else {}
     return {

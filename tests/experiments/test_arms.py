@@ -64,7 +64,7 @@ def test_an_answer_from_finished_runs(flags, tmp_path, monkeypatch, capsys):
         record |= {"test_return_per_seed": values, "test_score_per_seed": {"goal": [10.0 * x for x in values]}}
         (run / "metrics.jsonl").write_text(json.dumps(record) + "\n")
         config = {"versions": {"jax": "1"}, "commit": "abc", "devices": ["cpu:0"]}
-        config["environment"] = {"families": ["velocity", "goal"]}
+        config["environment"] = {"families": ["velocity", "goal"], "stationary": True}
         (run / "config.json").write_text(json.dumps(config))
         (run / "summary.json").write_text(json.dumps({"status": "budget"}))
         components = np.eye(3)[np.array([[0, 1], [0, 2]])][None, None].repeat(len(seeds), 0)
