@@ -93,8 +93,7 @@ def evaluate(config: Config) -> int:
     )
     trainer = experiment.trainer
     evaluation = jax.device_get(jax.jit(trainer.evaluate)(state, jax.random.key(config.seed), *trainer.constants))
-    returns = np.asarray(evaluation.returns).mean(0)
-    tasks = HeldOutTasks.of(experiment.test_tasks)
+    returns, tasks = each_task(np.asarray(evaluation.returns).mean(0), HeldOutTasks.of(experiment.test_tasks))
     spec = experiment.spec
     families = {
         f"mean {name}": [grouped(episode, tasks.family, spec.families)[name] for episode in returns]
@@ -124,6 +123,15 @@ def evaluate(config: Config) -> int:
             },
         )
     return 0
+
+
+def each_task(returns: np.ndarray, tasks: HeldOutTasks) -> tuple[np.ndarray, HeldOutTasks]:
+    """Returns [K, N] of tasks [N], some played several times, as means [K, M] of the M different ones."""
+    rows = np.column_stack([tasks.family, tasks.label, tasks.spec])
+    _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)  # as they came
+    means = np.stack([returns[:, which == m].mean(1) for m in order], 1)
+    return means, HeldOutTasks(*(x[first[order]] for x in tasks))
 
 
 def show(title: str, returns: np.ndarray, tasks: HeldOutTasks, spec: EnvSpec, means: dict[str, list[float]]) -> None:

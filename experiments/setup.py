@@ -74,7 +74,7 @@ def experiment(
         "environments": data.num_envs,
     }
     made = trainer.make(env, agent, data, config.run.seeds)
-    return Experiment(made, env.spec, trainer.tasks_of(env, data.eval_tasks), description | dict(more))
+    return Experiment(made, env.spec, trainer.tasks_of(env, data), description | dict(more))
 
 
 def describe(spec: envs.EnvSpec) -> dict[str, Any]:

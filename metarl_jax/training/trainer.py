@@ -27,6 +27,8 @@ class Config:
     """Episodes in a row per task of an evaluation; the first is zero-shot."""
     eval_tasks: str = "test"
     """Tasks of evaluations: `test`, the held-out ones, or `train`."""
+    eval_lanes: int = 16
+    """Episodes side by side that an evaluation has at least: few tasks are played several times each."""
 
 
 def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> Trainer:
@@ -44,13 +46,13 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> 
     num_train = env.train_tasks.family.shape[0]
     num_initial = num_train if config.initial_episodes is None else config.initial_episodes
     sizes = {"num_envs": config.num_envs, "initial_episodes": num_initial, "seeds": num_seeds}
-    for name, value in (sizes | {"eval_episodes": config.eval_episodes}).items():
+    for name, value in (sizes | {"eval_episodes": config.eval_episodes, "eval_lanes": config.eval_lanes}).items():
         if value < 1:
             raise ConfigurationError(f"{name} must be >= 1, got {value}")
     if config.replay_rows < max(num_initial, config.num_envs):
         need = max(num_initial, config.num_envs)
         raise ConfigurationError(f"replay_rows is {config.replay_rows}, but one block of data has {need} rows")
-    eval_tasks = tasks_of(env, config.eval_tasks)
+    eval_tasks = tasks_of(env, config)
     horizon = env.spec.horizon
 
     example = example_transition(env)
@@ -99,16 +101,18 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> 
     )
 
 
-def tasks_of(env: Environment, name: str) -> Any:
-    """The tasks [N, ...] that evaluations play.
+def tasks_of(env: Environment, config: Config) -> Any:
+    """The tasks [N, ...] that evaluations play: all of a set, over and over until there are `eval_lanes`.
 
     Raises:
-      ConfigurationError: neither `test` nor `train`.
+      ConfigurationError: `eval_tasks` is neither `test` nor `train`.
     """
     known = {"test": env.test_tasks, "train": env.train_tasks}
-    if name not in known:
-        raise ConfigurationError(f"unknown eval_tasks {name!r}: choose test or train")
-    return known[name]
+    if config.eval_tasks not in known:
+        raise ConfigurationError(f"unknown eval_tasks {config.eval_tasks!r}: choose test or train")
+    tasks = known[config.eval_tasks]
+    times = -(-config.eval_lanes // tasks.family.shape[0])
+    return jax.tree.map(lambda x: jnp.concatenate([x] * times), tasks)
 
 
 def over_seeds(function: Callable[..., Any], num_seeds: int, shared: int = 0) -> Callable[..., Any]:

@@ -13,7 +13,7 @@ from tests.helpers import HORIZON, TRAIN, avals, counting_agent, finite, quick_c
 
 quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
 
-CONFIG = trainer.Config(num_envs=3, replay_rows=8)
+CONFIG = trainer.Config(num_envs=3, replay_rows=8, eval_lanes=1)
 AGENT = counting_agent()
 
 
@@ -112,6 +112,13 @@ def test_evaluation_is_of_the_training_tasks_if_told():
     np.testing.assert_allclose(result.returns, [[[3, 60, -21, 63]]])
 
 
+def test_few_tasks_are_played_several_times_each():
+    env = helpers.environment()
+    tasks = trainer.tasks_of(env, dataclasses.replace(CONFIG, eval_lanes=7))
+    np.testing.assert_array_equal(tasks.label, np.tile(env.test_tasks.label, 3))
+    assert trainer.tasks_of(env, dataclasses.replace(CONFIG, eval_lanes=3)).label.shape == (3,)
+
+
 def test_example_transition_matches_what_is_collected():
     first = two_epochs(1)[0]
     example = trainer.example_transition(helpers.environment())
@@ -129,6 +136,7 @@ def test_example_transition_matches_what_is_collected():
         ({"replay_rows": 3}, 1, "replay_rows is 3, but one block of data has 4 rows"),
         ({"num_envs": 9}, 1, "replay_rows is 8, but one block of data has 9 rows"),
         ({"initial_episodes": 20}, 1, "one block of data has 20 rows"),
+        ({"eval_lanes": 0}, 1, "eval_lanes must be >= 1, got 0"),
         ({"eval_episodes": 0}, 1, "eval_episodes must be >= 1, got 0"),
     ],
 )
