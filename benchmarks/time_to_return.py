@@ -3,18 +3,18 @@
     python -m benchmarks.time_to_return cheetah_vel --seeds 0 1 2
     python -m benchmarks.time_to_return cheetah_vel --preset=paper --minutes=60
 
-Trains one seed after another for the row's minutes, each in a process of its own with the whole machine, and writes
-configuration, versions, commit, machine, curves and the crossings to JSON. A target counts as reached at the last of
-the first three evaluations in a row whose mean is at least the target. Compilation is not counted.
+Trains each seed for the row's minutes in a process of its own, and writes configuration, versions, commit, machine,
+curves and the crossings to JSON. One seed after another has the whole machine; with `--jobs=2` two run side by side,
+each on half of the CPU cores. A target counts as reached at the last of the first three evaluations in a row whose
+mean is at least the target. Compilation is not counted. What was interrupted goes on when the command is given again.
 """
 
 import dataclasses
 import json
 import statistics
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -22,6 +22,8 @@ import tyro
 
 from benchmarks.provenance import provenance
 from benchmarks.publish import published
+from experiments import arms, cli
+from metarl_jax.errors import ConfigurationError
 
 IN_A_ROW = 3
 """Evaluations whose mean must reach the target: single ones are noisy."""
@@ -55,7 +57,9 @@ class Config:
     env: Annotated[str, tyro.conf.Positional]
     """Benchmark; an unknown one lists them all."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Trained one after another."""
+    """Each a run of its own."""
+    jobs: int = 1
+    """Runs side by side, each bound to its share of the CPU cores."""
     preset: str = "fast"
     """Of the experiment."""
     minutes: float | None = None
@@ -64,6 +68,8 @@ class Config:
     """More flags of `experiments.moss`, such as --flags=--belief=oracle."""
     name: str = ""
     """Added to the file's name, to tell variants apart."""
+    runs: Path = Path("runs/time_to_return")
+    """Folder of the run directories. What is there already is not run again."""
     out: Path = Path("benchmarks/results")
     """Folder of the JSON file."""
 
@@ -76,40 +82,38 @@ def crossing(curve: Sequence[dict[str, Any]], target: float) -> dict[str, float]
     return None
 
 
-def train(config: Config, seed: int, minutes: float, folder: Path) -> dict[str, Any]:
-    """One run in a process of its own, as `published`."""
-    run = folder / f"seed{seed}"
-    flags = [f"--env={config.env}", f"--preset={config.preset}", f"--minutes={minutes}", f"--seed={seed}"]
-    command = [sys.executable, "-m", "experiments.moss", *flags, f"--run_dir={run}", *config.flags]
-    if code := subprocess.run(command, check=False).returncode:
-        raise SystemExit(f"error: seed {seed} ended with exit code {code}")
-    return published(run)
-
-
-def main(config: Config) -> None:
-    """Train, print a table, write JSON."""
+def main(config: Config) -> int:
+    """Train what is missing, print a table, write JSON; returns the exit code."""
     if config.env not in ROWS:
-        raise SystemExit(f"error: no targets for {config.env!r}: choose {', '.join(ROWS)}")
+        raise ConfigurationError(f"no targets for {config.env!r}: choose {', '.join(ROWS)}")
+    if not config.seeds:
+        raise ConfigurationError("--seeds needs at least one seed")
     row = ROWS[config.env]
     minutes = config.minutes or row.minutes
     config.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        runs = [train(config, seed, minutes, Path(folder)) for seed in config.seeds]
+    name = "_".join(filter(None, (config.env, config.preset, config.name)))
+    folders = [config.runs / f"{name}-{seed}" for seed in config.seeds]
+    arm, budget = arms.Arm("moss", (f"--preset={config.preset}", *config.flags)), arms.Budget("minutes", minutes)
+    arms.side_by_side(
+        config.jobs,
+        [
+            partial(arms.train, config.env, arm, [seed], budget, folder)
+            for seed, folder in zip(config.seeds, folders, strict=True)
+        ],
+    )
+    runs = [published(folder) for folder in folders]
     print(f"{'seed':>6}{'target':>10}{'seconds':>10}{'env steps':>12}")
     for seed, run in zip(config.seeds, runs, strict=True):
         run["crossings"] = [{"target": target, "at": crossing(run["curve"], target)} for target in row.targets]
         for target, at in ((c["target"], c["at"]) for c in run["crossings"]):
             reached = f"{at['seconds']:10.0f}{at['env_steps']:12,}" if at else f"{'not in':>10}{minutes:>8g} min"
             print(f"{seed:6d}{target:10g}{reached}")
-    path = config.out / ("_".join(filter(None, ("time_to_return", config.env, config.preset, config.name))) + ".json")
-    content = {"machine": provenance("benchmarks.time_to_return"), "minutes": minutes, "runs": runs}
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    path = config.out / f"time_to_return_{name}.json"
+    content = {"machine": provenance("benchmarks.time_to_return"), "minutes": minutes, "jobs": config.jobs}
+    path.write_text(json.dumps(content | {"runs": runs}, indent=1) + "\n")
     print(f"wrote {path}")
+    return 0
 
 
 if __name__ == "__main__":
-    try:
-        parsed = tyro.cli(Config, description=__doc__)
-    except SystemExit as stop:
-        raise SystemExit(stop.code and 2) from None
-    main(parsed)
+    sys.exit(cli.guarded(lambda: main(cli.parse(Config, sys.argv[1:]))))

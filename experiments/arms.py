@@ -3,9 +3,13 @@
 import dataclasses
 import importlib
 import json
+import os
+import queue
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,16 +74,44 @@ class Config:
     epochs: int | None = None
     """Instead of minutes: every run makes as many train steps, whatever else the machine does meanwhile."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Each a run of its own, one after another."""
+    """Each a run of its own."""
     vmap: bool = False
     """The seeds of an arm are one run, a vmapped program with the first seed, in which each has fewer updates per
     minute."""
+    jobs: int = 1
+    """Runs side by side, each bound to its share of the CPU cores."""
     out: str = "runs/comparisons"
     """Directory of the runs, the figures and the JSON file. What is there already is not run again."""
 
 
-def train(env: str, arm: Arm, seeds: Sequence[int], budget: Budget, run: Path) -> None:
-    """One run in a process of its own; one that is there goes on until its budget is spent.
+def side_by_side(jobs: int, calls: Sequence[Callable[[set[int]], None]]) -> None:
+    """Make all calls, `jobs` at a time, each with CPU cores that no other has meanwhile (none: the whole machine).
+
+    Raises:
+      ConfigurationError: more jobs than cores, or a system that cannot bind processes to cores.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if jobs != 1 and not 1 <= jobs <= len(cores):
+        raise ConfigurationError(f"jobs must be 1 to {max(1, len(cores))} on this machine, got {jobs}")
+    free: queue.SimpleQueue[set[int]] = queue.SimpleQueue()
+    for job in range(jobs):
+        free.put(set(cores[job::jobs]) if jobs > 1 else set())
+
+    def make(call: Callable[[set[int]], None]) -> None:
+        share = free.get()
+        try:
+            call(share)
+        finally:
+            free.put(share)
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for _ in pool.map(make, calls):  # raises what a call raised
+            pass
+
+
+def train(env: str, arm: Arm, seeds: Sequence[int], budget: Budget, run: Path, cores: set[int] | None = None) -> None:
+    """One run in a process of its own, bound to `cores` if there are any; one that is there goes on until its budget
+    is spent.
 
     Raises:
       ConfigurationError: the run failed, has had more already, or has a budget in another unit.
@@ -101,7 +133,8 @@ def train(env: str, arm: Arm, seeds: Sequence[int], budget: Budget, run: Path) -
         if before == budget and finished:
             return
         flags = [f"--resume={run}", *limits]
-    if code := subprocess.run([*module, *flags], check=False).returncode:
+    bind = partial(os.sched_setaffinity, 0, cores) if cores else None
+    if code := subprocess.run([*module, *flags], check=False, preexec_fn=bind).returncode:
         raise ConfigurationError(f"{run} ended with exit code {code}")
 
 
@@ -244,11 +277,13 @@ def compare(comparison: Comparison, config: Config, folder: Path) -> None:
     budget = Budget.of(dataclasses.asdict(config))
     groups = [config.seeds] if config.vmap else [(seed,) for seed in config.seeds]
     runs: dict[str, list[Path]] = {}
+    calls: list[Callable[[set[int]], None]] = []
     for name, arm in comparison.arms.items():
         plain = "".join(c if c.isalnum() or c == "." else "_" for c in name)
         runs[name] = [folder / "-".join(map(str, (plain, *group))) for group in groups]
         for group, run in zip(groups, runs[name], strict=True):
-            train(comparison.env, arm, group, budget, run)
+            calls.append(partial(train, comparison.env, arm, group, budget, run))
+    side_by_side(config.jobs, calls)
     outcomes = {
         name: [outcome(run, place) for run, group in zip(found, groups, strict=True) for place in range(len(group))]
         for name, found in runs.items()
@@ -263,7 +298,7 @@ def compare(comparison: Comparison, config: Config, folder: Path) -> None:
     about = json.loads((next(iter(runs.values()))[0] / "config.json").read_text())
     content = {name: about[name] for name in ("versions", "devices", "machine") if name in about}
     content |= {"title": comparison.title, "env": comparison.env, budget.unit: budget.amount}
-    content |= {"seeds": config.seeds, "vmap": config.vmap}
+    content |= {"seeds": config.seeds, "vmap": config.vmap, "jobs": config.jobs}
     content |= {"flags": {name: [portable(flag) for flag in arm.flags] for name, arm in comparison.arms.items()}}
     write_json(folder / "comparison.json", content | {"summary": summary, "arms": outcomes})
     told = [m for m in comparison.measures if any(over[m] for over in summary.values())]

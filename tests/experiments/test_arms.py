@@ -1,4 +1,5 @@
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def test_an_answer_from_finished_runs(flags, tmp_path, monkeypatch, capsys):
     """Seeds and arms end up in the table, the file and the figure, whether seeds are runs or vmapped in one."""
     names = list(timrl_questions.QUESTIONS["unseen"].arms)
 
-    def train(env, arm, seeds, budget, run):
+    def train(env, arm, seeds, budget, run, cores):
         assert env == "cheetah_dir_vel_to_goal" and str(budget) == ("30 epochs" if flags else "10 min")
         run.mkdir(parents=True)
         values = [-10.0 * seed - (100.0 if arm.algorithm == "moss" else 0.0) for seed in seeds]
@@ -87,6 +88,23 @@ def test_an_answer_from_finished_runs(flags, tmp_path, monkeypatch, capsys):
     assert (answer.get("epochs"), answer.get("minutes")) == ((30, None) if flags else (None, 10.0))
     told = capsys.readouterr().out
     assert "What happens in a class" in told and ("30 epochs)" if flags else "10 min)") in told
+
+
+def test_runs_side_by_side_have_cores_of_their_own(monkeypatch):
+    monkeypatch.setattr(arms.os, "sched_getaffinity", lambda _: {2, 3, 5, 7}, raising=False)
+    barrier, shares = threading.Barrier(2, timeout=10), []
+
+    def call(cores):
+        shares.append(cores)
+        barrier.wait()  # not passed alone
+
+    arms.side_by_side(2, [call] * 4)
+    assert sorted(map(sorted, shares)) == [[2, 5], [2, 5], [3, 7], [3, 7]]
+    arms.side_by_side(1, [shares.append])
+    assert shares[-1] == set()
+    for jobs in (0, 5):
+        with pytest.raises(ConfigurationError, match=f"jobs must be 1 to 4 on this machine, got {jobs}"):
+            arms.side_by_side(jobs, [call])
 
 
 MINUTE, EPOCHS = Budget("minutes", 1.0), Budget("epochs", 4)
@@ -143,7 +161,7 @@ def trained_for(tmp_path, monkeypatch):
         (tmp_path / "config.json").write_text(json.dumps(content))
         commands = []
         done = type("Done", (), {"returncode": 0})
-        monkeypatch.setattr(arms.subprocess, "run", lambda command, check: commands.append(command) or done)
+        monkeypatch.setattr(arms.subprocess, "run", lambda command, **_: commands.append(command) or done)
         return commands
 
     return leave
