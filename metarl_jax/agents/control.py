@@ -98,6 +98,8 @@ def check_vae(config: decoding.Config, spec: EnvSpec) -> None:
     for name in ("num_components", "latent_size", "decode_samples", "batch_size"):
         if getattr(config, name) < 1:
             raise ConfigurationError(f"vae.{name} must be >= 1, got {getattr(config, name)}")
+    if config.elbo_steps is not None and config.elbo_steps < 1:
+        raise ConfigurationError(f"vae.elbo_steps must be >= 1, or None for all steps, got {config.elbo_steps}")
 
 
 def num_vae_updates(config: Config, num_epochs: Int[Array, ""]) -> Int[Array, ""]:

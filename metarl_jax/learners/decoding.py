@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from metarl_jax.data.replay import Vectors, vectors
 from metarl_jax.data.segments import partners, segments, starts
@@ -37,6 +37,9 @@ class Config:
     task segment (VariBAD's way); `task`: half of them random ones of a stored episode of the same task."""
     decode_samples: int = 1
     """Transitions decoded per step when `decode` is `trajectory` or `task`."""
+    elbo_steps: int | None = None
+    """Steps of a window, drawn anew for every update, whose beliefs decode; None: all. An unbiased estimate for a share
+    of the work, most of which is decoding where there are several components."""
     learning_rate: float = 3e-4
     """Adam's step size."""
     max_grad_norm: float | None = 1.0
@@ -137,15 +140,19 @@ def errors(
     windows: Transition,
     siblings: Transition | None,
     q: Mixture,
+    steps: Int[Array, " S"],
     key: PRNGKeyArray,
-) -> tuple[Float[Array, "T N K"], Float[Array, "T N K"]]:
-    """Errors of next state and reward that the latents of `q` make on the transitions they must decode."""
+) -> tuple[Float[Array, "S N K"], Float[Array, "S N K"]]:
+    """Errors of next state and reward that the latents of `q` make on the transitions they must decode.
+
+    `q` [S, N, ...] are the beliefs at some steps of the windows [T, N, ...].
+    """
     key_z, key_partner, key_sibling, key_swap = jax.random.split(key, 4)
     latent = sample_components(key_z, q)
     target: Vectors = scale.apply(vectors(windows))
     if config.decode not in ("trajectory", "task"):
-        return _squared(config, spec, params, target, latent)
-    partner = partners(key_partner, segments(windows), config.decode_samples)
+        return _squared(config, spec, params, jax.tree.map(lambda x: x[steps], target), latent)
+    partner = partners(key_partner, segments(windows), config.decode_samples)[:, steps]
     lane = jnp.arange(windows.reward.shape[1])
     target, valid = jax.tree.map(lambda x: x[partner, lane], (target, windows.valid))
     if siblings is not None:
@@ -176,9 +183,16 @@ def objective(
 
     `siblings` [T, N, ...] are other episodes of the same tasks, to decode if `decode` is `task`.
     """
-    state_error, reward_error = errors(config, spec, params, scale, windows, siblings, q, key)
+    length = windows.reward.shape[0]
+    steps = jnp.arange(length)
+    if config.elbo_steps is not None and config.elbo_steps < length:
+        key, key_steps = jax.random.split(key)
+        steps = jax.random.choice(key_steps, length, (config.elbo_steps,), replace=False)
+        q, prior = jax.tree.map(lambda x: x[steps], (q, prior))
+    state_error, reward_error = errors(config, spec, params, scale, windows, siblings, q, steps, key)
     elbo, parts = negative_elbo(state_error + reward_error, q, prior, config.kl_z_weight, config.kl_y_weight)
-    weight = windows.valid / jnp.maximum(jnp.sum(windows.valid), 1.0)
+    valid = windows.valid[steps]
+    weight = valid / jnp.maximum(jnp.sum(valid), 1.0)
     probs = jax.nn.softmax(q.logits)
     usage = jnp.sum(weight[..., None] * probs, (0, 1))
     entropy = jnp.sum(weight * categorical_entropy(q.logits))

@@ -190,6 +190,7 @@ def test_forms_of_belief():
         (with_(vae=dataclasses.replace(CONFIG.vae, contrastive_weight=1.0)), "no contrastive loss"),
         (with_(forced_accuracy=1.5), r"forced_accuracy must be in \[0, 1\]"),
         (with_(vae=dataclasses.replace(CONFIG.vae, decode_samples=0)), "vae.decode_samples must be >= 1"),
+        (with_(vae=dataclasses.replace(CONFIG.vae, elbo_steps=0)), "vae.elbo_steps must be >= 1, or None"),
         (with_(vae_window=0), r"vae_window must be in \[2, 6\]"),
         (with_(labels="mixture", forced_accuracy=0.5), "components stand for no class"),
         (with_(recognizer=dataclasses.replace(CONFIG.recognizer, dropout=1.5)), r"dropout must be in \[0, 1\)"),

@@ -120,6 +120,23 @@ def test_half_of_the_targets_are_siblings_where_there_are_any():
     assert abs(mixed[VALID].mean() / mine[VALID].mean() - 1) > 0.1  # the two could be told apart
 
 
+@pytest.mark.parametrize("decode", ["next", "task"])
+def test_some_steps_stand_for_all(decode):
+    """One step per update: each of the window's steps in turn, and nothing else, is what the loss tells of."""
+    params = certain()
+    windows, siblings = WINDOWS._replace(valid=jnp.ones_like(WINDOWS.valid)), transitions(9, LENGTH, NUM)
+    siblings = siblings._replace(obs=siblings.obs[:1].repeat(LENGTH, 0), valid=jnp.zeros_like(siblings.valid))
+    windows = jax.tree.map(lambda x: x[:1].repeat(LENGTH, 0), windows) if decode == "task" else windows
+    before, _ = infer(params[0], windows)
+    now = np.tile(np.arange(LENGTH)[:, None], (1, NUM))
+    each = 0.5 * errors_by_hand(params[1], before, windows, now)[1].mean(1)
+    config, keys = with_(decode=decode, elbo_steps=1), jax.random.split(jax.random.key(0), 40)
+    found = jax.vmap(lambda key: gmm_vae.loss(params, config, SPEC, SCALE, windows, key, siblings)[1])(keys)
+    which = np.abs(np.asarray(found["reward_error"])[:, None] - each).argmin(1)
+    np.testing.assert_allclose(found["reward_error"], each[which], rtol=5e-3)
+    assert set(which) == set(range(LENGTH))
+
+
 def test_invalid_transitions_do_not_count():
     config = with_(decode="next")
     key = jax.random.key(0)
