@@ -122,7 +122,7 @@ def measure(config: Config, body: str, threads: int) -> dict[str, Any]:
     physics, calls = in_a_scan(body, config.batch, threads, config.steps)
     double = [call._replace(rows=call.rows.astype(np.float64)) for call in calls]
     nothing = doing_nothing(calls, config.steps)
-    with mock.patch.object(native, "_num_cpus", lambda: threads):
+    with mock.patch.object(native, "num_cpus", lambda: threads):
         whole = stack("native", body, "fast", config.batch, config.steps)
 
     def one_round() -> dict[str, float]:

@@ -9,6 +9,9 @@ import jax
 from envs.errors import ConfigurationError, choose
 from envs.physics import models
 from envs.physics.base import Physics, PhysicsState
+from envs.physics.host import spare_a_thread
+
+spare_a_thread()  # before JAX begins to compute
 
 ENGINES = ("auto", "native", "mjx", "warp", "warp_staged")
 """`warp_staged` is `warp` whose CUDA graphs have buffers of their own: XLA may move its arrays, a step copies them."""

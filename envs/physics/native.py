@@ -7,7 +7,6 @@ so the step can be scanned, vmapped and checkpointed.
 
 import copy
 import math
-import os
 import threading
 from collections.abc import Callable, Sequence
 
@@ -19,6 +18,7 @@ from jaxtyping import Float
 from mujoco.batch import Batch, SimulationError
 
 from envs.physics.base import Physics, PhysicsState, from_model
+from envs.physics.host import num_cpus
 from envs.physics.models import quiet
 
 MOVED = ("qpos", "qvel", "qacc_warmstart")
@@ -88,11 +88,6 @@ class _Pool:
         return [x.reshape(shape) for x, shape in zip(parts, self._shapes, strict=True)]
 
 
-def _num_cpus() -> int:
-    """CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _without_contacts(model: mujoco.MjModel) -> mujoco.MjModel:
     """The same bodies, where nothing touches: none of `DERIVED` depends on it, and finding it out takes longest."""
     model = copy.copy(model)
@@ -114,7 +109,7 @@ def make(
     model = copy.copy(model)
     # A diverged simulation must show: by default the C engine would silently reset it to qpos0.
     model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-    num_threads = num_threads or _num_cpus()
+    num_threads = num_threads or num_cpus()
     moving = _Pool(model, num_threads, (*MOVED, "ctrl"), varied, MOVED)
     posed = _Pool(_without_contacts(model), num_threads, ("qpos", "qvel"), varied, derived)
 
