@@ -16,7 +16,6 @@ def provenance(module: str) -> dict[str, Any]:
     cpuinfo = Path("/proc/cpuinfo")
     names = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")] if cpuinfo.exists() else []
     load = Path("/proc/loadavg")
-    arguments = [Path(x).name if Path(x).is_absolute() else x for x in sys.argv[1:]]  # paths say nothing elsewhere
     return {
         "cpu": names[0].split(":")[1].strip() if names else platform.processor(),
         "cores": len(names) or None,
@@ -24,6 +23,6 @@ def provenance(module: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("jax", "mujoco", "mujoco-mjx", "numpy")},
         "commit": rundir.commit(),
-        "command": " ".join(["python -m", module, *arguments]),
+        "command": " ".join(["python -m", module, *map(rundir.portable, sys.argv[1:])]),
         "load_average": load.read_text().split()[0] if load.exists() else None,
     }

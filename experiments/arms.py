@@ -138,12 +138,6 @@ def train(env: str, arm: Arm, seeds: Sequence[int], budget: Budget, run: Path, c
         raise ConfigurationError(f"{run} ended with exit code {code}")
 
 
-def portable(flag: str) -> str:
-    """A flag whose value is a path, with the file's name alone: folders say nothing elsewhere."""
-    name, equals, value = flag.partition("=")
-    return f"{name}={Path(value).name}" if equals and Path(value).is_absolute() else flag
-
-
 def check_same(run: Path, arm: Arm, env: str, stored: dict[str, Any]) -> None:
     """Raise `ConfigurationError` if a run that is there was trained with other settings than the arm's."""
     module: Any = importlib.import_module(cli.ALGORITHMS[arm.algorithm])
@@ -299,7 +293,7 @@ def compare(comparison: Comparison, config: Config, folder: Path) -> None:
     content = {name: about[name] for name in ("versions", "devices", "machine") if name in about}
     content |= {"title": comparison.title, "env": comparison.env, budget.unit: budget.amount}
     content |= {"seeds": config.seeds, "vmap": config.vmap, "jobs": config.jobs}
-    content |= {"flags": {name: [portable(flag) for flag in arm.flags] for name, arm in comparison.arms.items()}}
+    content |= {"flags": {name: [rundir.portable(flag) for flag in arm.flags] for name, arm in comparison.arms.items()}}
     write_json(folder / "comparison.json", content | {"summary": summary, "arms": outcomes})
     told = [m for m in comparison.measures if any(over[m] for over in summary.values())]
     draw(folder / "comparison.png", heading, outcomes, told)

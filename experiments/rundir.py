@@ -129,6 +129,14 @@ def flatten(config: Any) -> dict[str, Any]:
     return flat
 
 
+def portable(argument: str) -> str:
+    """A command's argument; of an absolute path, alone or as a flag's value, the last name: folders say nothing
+    elsewhere.
+    """
+    flag, equals, value = argument.rpartition("=")
+    return f"{flag}{equals}{Path(value).name}" if Path(value).is_absolute() else argument
+
+
 def version(package: str) -> str | None:
     """Of an installed package."""
     try:

@@ -4,7 +4,7 @@ import threading
 import numpy as np
 import pytest
 
-from experiments import ablations, arms, cemrl, cli, compare, moss, sweep, timrl, timrl_questions
+from experiments import ablations, arms, cemrl, cli, compare, moss, rundir, sweep, timrl, timrl_questions
 from experiments.arms import Budget
 from metarl_jax.analysis import evaluation as evaluations
 from metarl_jax.analysis.evaluation import HeldOutTasks
@@ -32,7 +32,7 @@ def test_matched_accuracy_finds_the_best_matching():
 def test_stored_flags_name_no_folders():
     flags = ("--data=/somewhere/of/mine/cheetah.h5", "--data=runs/hopper.h5", "--sac.discount=0.98", "mode=drift")
     kept = ["--data=cheetah.h5", *flags[1:]]
-    assert [arms.portable(flag) for flag in flags] == kept
+    assert [rundir.portable(flag) for flag in flags] == kept
 
 
 def test_spread_of_seeds():
