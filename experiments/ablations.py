@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import arms, cli, moss
-from experiments.arms import Arm, Comparison
+from experiments.arms import Arm, Comparison, mixture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,14 +20,13 @@ class Config(arms.Config):
 def comparison(env: str) -> Comparison:
     """What is taken away from MoSS, or put back that `fast` leaves out, one at a time."""
     size = moss.presets_for("fast", env).agent.vae.latent_size
-    several = ("--vae.num_components=4", "--vae.mutual_information_weight=0.5", "--vae.elbo_steps=16")
     return Comparison(
         "MoSS and what its parts are worth",
         env,
         {
             "MoSS": Arm("moss"),
             "trajectory-level inference": Arm("moss", ("--online_inference=False",)),
-            "four Gaussians": Arm("moss", several),
+            "four Gaussians": mixture(4),
             "one Gaussian of their size": Arm("moss", (f"--vae.latent_size={4 * size}",)),
             "contrastive loss": Arm("moss", ("--vae.contrastive_weight=0.1",)),
             "posterior sample": Arm("moss", ("--belief=sample",)),

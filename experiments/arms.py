@@ -34,6 +34,12 @@ class Arm(NamedTuple):
     flags: tuple[str, ...] = ()
 
 
+def mixture(num_components: int) -> Arm:
+    """MoSS with several Gaussians, all in use and sharp, which the preset `fast` has one of."""
+    flags = ("--vae.mutual_information_weight=0.5", "--vae.elbo_steps=16")
+    return Arm("moss", (f"--vae.num_components={num_components}", *flags))
+
+
 class Comparison(NamedTuple):
     """A benchmark, and what is varied on it."""
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import arms, cli
-from experiments.arms import Arm, Comparison
+from experiments.arms import Arm, Comparison, mixture
 from metarl_jax.errors import ConfigurationError
 
 UNLABELLED = ("--labels=mixture", "--vae.mutual_information_weight=0.5")
@@ -14,7 +14,7 @@ QUESTIONS = {
     "labels": Comparison(
         "Does recognition need labels?",
         "cheetah_3task",
-        {"labels": Arm("timrl"), "without labels": Arm("timrl", UNLABELLED), "MoSS": Arm("moss")},
+        {"labels": Arm("timrl"), "without labels": Arm("timrl", UNLABELLED), "MoSS": mixture(3)},
     ),
     "components": Comparison(
         "What if the number of components is not that of the classes?",
@@ -46,7 +46,7 @@ QUESTIONS = {
     "unseen": Comparison(
         "What happens in a class that was not trained?",
         "cheetah_dir_vel_to_goal",
-        {"TIMRL": Arm("timrl"), "mixture belief": Arm("timrl", ("--belief=mixture",)), "MoSS": Arm("moss")},
+        {"TIMRL": Arm("timrl"), "mixture belief": Arm("timrl", ("--belief=mixture",)), "MoSS": mixture(3)},
         ("test_return", *(f"goal as component {k}" for k in range(3))),
     ),
 }
