@@ -139,8 +139,10 @@ def train(env: str, arm: Arm, seeds: Sequence[int], budget: Budget, run: Path, c
         if before == budget and finished:
             return
         flags = [f"--resume={run}", *limits]
-    bind = partial(os.sched_setaffinity, 0, cores) if cores else None
-    if code := subprocess.run([*module, *flags], check=False, preexec_fn=bind).returncode:
+    process = subprocess.Popen([*module, *flags])
+    if cores:
+        os.sched_setaffinity(process.pid, cores)  # long before it counts them
+    if code := process.wait():
         raise ConfigurationError(f"{run} ended with exit code {code}")
 
 

@@ -25,6 +25,8 @@ MAY_CHANGE = {"epochs", "minutes", "eval_every", "save_every", "resume", "wandb"
 """Fields that a resumed run may give new values."""
 USAGE = 2
 """Exit code of a wrong input."""
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C stopped, where that is not a run, which ends in good order."""
 
 
 class Algorithm(Protocol):
@@ -52,6 +54,9 @@ def guarded(command: Callable[[], int]) -> int:
     except (ConfigurationError, envs.ConfigurationError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _train(module: Algorithm, argv: list[str]) -> int:

@@ -160,8 +160,8 @@ def trained_for(tmp_path, monkeypatch):
         content = {"algorithm": "moss", "config": {"run": {budget.unit: budget.amount}}}
         (tmp_path / "config.json").write_text(json.dumps(content))
         commands = []
-        done = type("Done", (), {"returncode": 0})
-        monkeypatch.setattr(arms.subprocess, "run", lambda command, **_: commands.append(command) or done)
+        done = type("Done", (), {"wait": staticmethod(lambda: 0)})
+        monkeypatch.setattr(arms.subprocess, "Popen", lambda command: commands.append(command) or done)
         return commands
 
     return leave
