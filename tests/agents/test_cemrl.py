@@ -94,7 +94,7 @@ def test_forms_of_belief():
 def test_an_epoch_enters_python_once_and_learns():
     """Collected, learnt and evaluated by the loop of all agents; its memory survives an episode's automatic reset."""
     entries = []
-    made = trainer.make(environment(entries), agent(CONFIG), trainer.Config(num_envs=4, replay_rows=16))
+    made = trainer.make(environment(entries), agent(CONFIG), trainer.Config(num_envs=4, replay_rows=16, eval_lanes=1))
     state = jax.jit(made.init)(jax.random.key(0))
     epoch = jax.jit(made.epoch, donate_argnums=0)
     entries.clear()

@@ -67,11 +67,11 @@ def test_a_collection_that_was_killed_goes_on_exactly(straight, tmp_path, monkey
 
         def killed(self, index):
             store(self, index)
-            raise KeyboardInterrupt
+            raise SystemExit("killed")
 
         store = collect_offline._Run._store
         patch.setattr(collect_offline._Run, "_store", killed)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(SystemExit, match="killed"):
             collect(path)
     out = capsys.readouterr().out
     assert not path.exists() and (tmp_path / "killed.h5.work").is_dir()
