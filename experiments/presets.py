@@ -139,19 +139,20 @@ def timrl(
     sample of the recognised component (Eq. 10); `fast` acts on its mean and standard deviation. `fast` updates it more
     often: with 10 updates `cheetah_3task` was recognised in 64 to 81 % of the steps after 15 to 25 epochs, with 100 in
     76 to 96 %. Where windows are long that costs a third of the env steps. Beliefs decode transitions of the same task
-    segment, in both presets, and in `fast` from some of the steps, as every component decodes; the rest is MoSS's.
+    segment, in both presets, and in `fast` on base tasks, whose VAE is updated more often, from some of the steps; the
+    rest is MoSS's.
     """
     base, data, epochs = common(preset, env, horizon, stationary)
     recognizer = RecognizerConfig()
-    updates, belief, elbo_steps = 10, "sample", None
+    updates, belief = 10, "sample"
     if preset == "fast":
-        updates, belief, elbo_steps = 100, "component", 16
+        updates, belief = 100, "component"
         recognizer = RecognizerConfig(model_size=32, feed_forward_size=64, batch_size=max(4, 1_600 // horizon))
     vae = dataclasses.replace(
         base.vae,
         num_components=max(2, num_classes),
         decode="trajectory",
-        elbo_steps=elbo_steps,
+        elbo_steps=16 if preset == "fast" and env in MIXTURES else None,
         contrastive_weight=0.0,
         mutual_information_weight=0.0,
         use_separated_prior=True,
