@@ -35,7 +35,7 @@ class Arm(NamedTuple):
 
 
 def mixture(num_components: int) -> Arm:
-    """MoSS with several Gaussians, all in use and sharp, which the preset `fast` has one of."""
+    """MoSS with several Gaussians, all in use and sharp; the preset `fast` has one."""
     flags = ("--vae.mutual_information_weight=0.5", "--vae.elbo_steps=16")
     return Arm("moss", (f"--vae.num_components={num_components}", *flags))
 

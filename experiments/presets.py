@@ -66,9 +66,8 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
     and a task shows in its first steps. What is counted in episodes scales with their length. The contrastive loss is
     off: an earlier version gained nothing from it. Base tasks that share a network need larger batches (64 samples of
     70 tasks are less than one each), and goals 25 m away a longer view; they share the dynamics too, so that the
-    reward's error counts most; and twice the VAE updates. There is one Gaussian even then: a belief that jumps from
-    component to component gave the policy less than one that moves. Critics are told the task: they would have to
-    learn to read a belief that is still forming.
+    reward's error counts most; and twice the VAE updates. There is one Gaussian even then: four returned
+    less in the same time. Critics are told the task: they would have to learn to read a belief that is still forming.
     """
     several = env in MIXTURES
     vae_window = min(64, horizon)
@@ -154,7 +153,6 @@ def timrl(
         decode="trajectory",
         elbo_steps=16 if preset == "fast" and env in MIXTURES else None,
         contrastive_weight=0.0,
-        mutual_information_weight=0.0,
         use_separated_prior=True,
     )
     agent = timrl_agent.Config(

@@ -15,6 +15,9 @@ from metarl_jax.losses.elbo import negative_elbo, sample_components
 from metarl_jax.networks.mixture import Mixture, TaskDecoder
 from metarl_jax.types import Metrics, Transition
 
+Steps = Int[Array, " S"] | slice
+"""Which steps of a window."""
+
 TARGETS = ("self", "next", "trajectory", "task")
 """Values of `Config.decode`."""
 
@@ -140,12 +143,12 @@ def errors(
     windows: Transition,
     siblings: Transition | None,
     q: Mixture,
-    steps: Int[Array, " S"],
+    steps: Steps,
     key: PRNGKeyArray,
 ) -> tuple[Float[Array, "S N K"], Float[Array, "S N K"]]:
     """Errors of next state and reward that the latents of `q` make on the transitions they must decode.
 
-    `q` [S, N, ...] are the beliefs at some steps of the windows [T, N, ...].
+    `q` [S, N, ...] are the beliefs at the `steps` of the windows [T, N, ...].
     """
     key_z, key_partner, key_sibling, key_swap = jax.random.split(key, 4)
     latent = sample_components(key_z, q)
@@ -184,7 +187,7 @@ def objective(
     `siblings` [T, N, ...] are other episodes of the same tasks, to decode if `decode` is `task`.
     """
     length = windows.reward.shape[0]
-    steps = jnp.arange(length)
+    steps: Steps = slice(None)
     if config.elbo_steps is not None and config.elbo_steps < length:
         key, key_steps = jax.random.split(key)
         steps = jax.random.choice(key_steps, length, (config.elbo_steps,), replace=False)

@@ -21,10 +21,9 @@ def test_a_single_cpu_has_a_thread_to_spare(monkeypatch, cpus):
 def test_many_simulations_on_one_cpu_do_not_hang(tmp_path):
     """Without the spare thread this training hangs before its first epoch."""
     flags = ["--env=cheetah_vel", "--initial_episodes=2000", "--epochs=1", f"--run_dir={tmp_path / 'run'}"]
-    one = min(os.sched_getaffinity(0))
+    bound = "import os, sys; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.moss", *flags],
-        preexec_fn=lambda: os.sched_setaffinity(0, {one}),
+        [sys.executable, "-c", bound + "from experiments import cli, moss; sys.exit(cli.main(moss))", *flags],
         env={name: value for name, value in os.environ.items() if name != "PJRT_NPROC"},
         timeout=240,
     )
