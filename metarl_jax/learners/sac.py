@@ -41,7 +41,9 @@ class Config:
     alpha: float = 0.2
     """Entropy temperature; its initial value if it is learnt."""
     automatic_entropy_tuning: bool = False
-    """Learn the temperature so that the entropy is minus the number of actions."""
+    """Learn the temperature so that the entropy is `target_entropy` per action."""
+    target_entropy: float = -1.0
+    """Nats per action that a learnt temperature keeps."""
     reward_scale: float = 1.0
     """Factor on the reward."""
     max_grad_norm: float | None = 0.5
@@ -207,7 +209,8 @@ def policy_step(state: State, batch: Batch, key: PRNGKeyArray, config: Config, s
     average = optax.incremental_update(new_actor, state.average_actor, config.average_rate)
     state = state._replace(actor=new_actor, average_actor=average, actor_opt=actor_opt)
     if config.automatic_entropy_tuning:
-        grad = jax.grad(losses.temperature_loss)(state.log_alpha, log_prob, -float(spec.action_size), batch.weight)
+        target = config.target_entropy * spec.action_size
+        grad = jax.grad(losses.temperature_loss)(state.log_alpha, log_prob, target, batch.weight)
         update, alpha_opt = optax.adam(config.learning_rate).update(grad, state.alpha_opt)
         state = state._replace(log_alpha=optax.apply_updates(state.log_alpha, update), alpha_opt=alpha_opt)
     return state, {"actor_loss": loss, "entropy": -jnp.mean(log_prob), "alpha": alpha}

@@ -74,7 +74,7 @@ def test_learnt_temperature_raises_or_lowers_the_entropy():
     config = with_(automatic_entropy_tuning=True)
     state = initial(config)
     wide, metrics = step(state, batch(), jax.random.key(0), config)
-    assert metrics["entropy"] > -1.0  # the target: minus the number of actions
+    assert metrics["entropy"] > -1.0  # the target: -1 per action
     np.testing.assert_allclose(wide.log_alpha, state.log_alpha - 0.01, atol=1e-4)  # one step of Adam
     actor = state.actor["params"]
     bias = actor["MLP_0"]["Dense_1"]["bias"].at[1].set(-9.0)
@@ -84,6 +84,8 @@ def test_learnt_temperature_raises_or_lowers_the_entropy():
     )
     assert metrics["entropy"] < -1.0
     np.testing.assert_allclose(narrow.log_alpha, state.log_alpha + 0.01, atol=1e-4)
+    wider, _ = step(state, batch(), jax.random.key(0), with_(automatic_entropy_tuning=True, target_entropy=2.0))
+    np.testing.assert_allclose(wider.log_alpha, state.log_alpha + 0.01, atol=1e-4)
 
 
 @pytest.mark.parametrize("automatic", [False, True])
