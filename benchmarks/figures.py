@@ -23,6 +23,14 @@ COLOURS = 128
 """Of a copied image: a third of the bytes."""
 
 
+def oracle(result: Path) -> dict[str, float]:
+    """The level that the oracle reached on the benchmark of a result file, by name; nothing where there is none."""
+    path = result.with_stem(f"{result.stem}_oracle")
+    runs = json.loads(path.read_text())["runs"] if path.exists() else []
+    members = [member for run in runs for member in curves.curves(run["curve"])]
+    return {"oracle": curves.reached(members)} if members else {}
+
+
 def draw(result: Path, folder: Path = FIGURES) -> Path:
     """Draw the learning curves of a result file (see `publish`): a third of a page, or more with a legend."""
     groups: dict[str, list[curves.Curve]] = {}
@@ -30,7 +38,7 @@ def draw(result: Path, folder: Path = FIGURES) -> Path:
         settings = run["config"]["config"]
         env, method = settings["env"], settings["agent"].get("method", run["config"]["algorithm"])
         groups.setdefault(f"{method}, {env}", []).extend(curves.curves(run["curve"]))
-    levels = {reference.name: reference.returns for reference in REFERENCES.get(env, ())}
+    levels = {reference.name: reference.returns for reference in REFERENCES.get(env, ())} | oracle(result)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{result.stem}.png"
     curves.draw_groups(path, groups, levels, against=("minutes",), width=3.4 if len(groups) == 1 else 6.8, height=2.7)

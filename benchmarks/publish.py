@@ -2,9 +2,10 @@
 
     python -m benchmarks.publish runs/moss-cheetah_vel-* --note "two runs side by side, one core each"
 
-Writes `<algorithm>_<env>_<preset>.json`: per run its configuration, versions, commit and devices, every evaluated
-point of its curve, and its summary. Draws the curves, and copies the images of the first run, to docs/figures; then
-`python -m benchmarks.readme` shows them.
+Writes `<algorithm>_<env>_<preset>.json`, with `_oracle` where the policy is told its task: per run its configuration,
+versions, commit and devices, every evaluated point of its curve, and its summary. Draws the curves, and copies the
+images of the first run, to docs/figures; then `python -m benchmarks.readme` shows them, an oracle as the upper line of
+the others' figure.
 """
 
 import dataclasses
@@ -75,10 +76,17 @@ def published(run: Path) -> dict[str, Any]:
     }
 
 
+def title(run: dict[str, Any]) -> str:
+    """Name of the file that a published run belongs to."""
+    settings = run["config"]["config"]
+    oracle = ["oracle"] if settings["agent"].get("belief") == "oracle" else []
+    return "_".join([run["config"]["algorithm"], settings["env"], settings["preset"], *oracle])
+
+
 def main(config: Config) -> None:
     """Write one file for all runs, and their figures."""
     runs = [published(run) for run in config.runs]
-    names = {"_".join((r["config"]["algorithm"], *(r["config"]["config"][k] for k in ("env", "preset")))) for r in runs}
+    names = {title(run) for run in runs}
     if len(names) != 1:
         raise SystemExit(f"error: runs of different experiments: {', '.join(sorted(names))}")
     path = config.out / f"{names.pop()}.json"

@@ -23,7 +23,8 @@ class Config:
     """Learning curves: interquartile mean and 95 % bootstrap interval over the seeds of equally configured runs."""
 
     runs: tuple[str, ...]
-    """Run directories. A single one is also drawn in detail: base tasks, beliefs, response to changes."""
+    """Run directories. A single one is also drawn in detail: base tasks, beliefs, response to changes. Runs of an
+    oracle beside others are one line: what they reached in the end."""
     out: str | None = None
     """Image of the curves; None: curves.png in the single run's directory, or here."""
     levels: tuple[str, ...] = ()
@@ -53,6 +54,11 @@ def group(runs: Sequence[str]) -> dict[str, list[curves.Curve]]:
     }
 
 
+def is_oracle(run: str) -> bool:
+    """Whether a run's policy is told its task."""
+    return rundir.read(run, "--runs")["config"].get("agent", {}).get("belief") == "oracle"
+
+
 def evaluated(run: str) -> list[Record]:
     """The records of a run; raises `ConfigurationError` if none has an evaluation."""
     records = read_metrics(Path(run) / "metrics.jsonl")
@@ -77,7 +83,11 @@ def plot(config: Config) -> int:
     if single:
         drawn = draw_single(Path(config.runs[0]), path, config.method, levels)
     else:
-        curves.draw_groups(path, group(config.runs), levels)
+        inferring = [run for run in config.runs if not is_oracle(run)]
+        oracles = group([run for run in config.runs if is_oracle(run)]) if inferring else {}
+        for name, members in oracles.items():
+            levels["oracle" if len(oracles) == 1 else f"oracle ({name})"] = curves.reached(members)
+        curves.draw_groups(path, group(inferring or config.runs), levels)
         drawn = [path]
     for image in drawn:
         print(image)

@@ -12,10 +12,10 @@ from benchmarks.references import REFERENCES
 from metarl_jax.analysis import curves
 
 
-def run(folder, env="cheetah_vel", returns=(-200.0, -30.0)):
+def run(folder, env="cheetah_vel", returns=(-200.0, -30.0), **agent):
     """A run directory whose last seed gets 10 more."""
     folder.mkdir()
-    settings = {"env": env, "preset": "fast", "data": None, "agent": {}, "run": {"run_dir": str(folder)}}
+    settings = {"env": env, "preset": "fast", "data": None, "agent": agent, "run": {"run_dir": str(folder)}}
     (folder / "config.json").write_text(json.dumps({"algorithm": "moss", "config": settings}))
     (folder / "summary.json").write_text(json.dumps({"test_return": returns[-1] if returns else None}))
     records = [{"epoch": 1, "env_steps": 5, "seconds": 6.0, "train_return": 0.0, "test_return": None}]
@@ -47,6 +47,17 @@ def test_a_published_run_is_drawn_from_its_file_alone(published, monkeypatch):
     assert [curve.test_return.tolist() for curve in groups["moss, cheetah_vel"]] == [[-200, -30], [-190, -20]] * 2
     assert groups["moss, cheetah_vel"][0].minutes.tolist() == [0.2, 1.2]
     assert levels == {"idle": (-300,), "CEMRL": (-25, -17)}
+
+
+def test_an_oracle_is_a_line_in_the_figure_of_the_others(published, monkeypatch):
+    told = run(published / "told", returns=(-90.0, -50.0, -30.0, -10.0), belief="oracle")
+    publish.main(publish.Config((told,), out=published, figures=published / "docs"))
+    drawn = {}
+    monkeypatch.setattr(figures.curves, "draw_groups", lambda path, _, levels, **__: drawn.update({path.name: levels}))
+    for name in ("moss_cheetah_vel_fast", "moss_cheetah_vel_fast_oracle"):
+        figures.draw(published / f"{name}.json", published)
+    assert drawn["moss_cheetah_vel_fast.png"]["oracle"] == pytest.approx(-25)  # last three evaluations, both seeds
+    assert "oracle" not in drawn["moss_cheetah_vel_fast_oracle.png"]
 
 
 def dark_grey_rows(path):

@@ -12,6 +12,8 @@ from metarl_jax.analysis.statistics import bootstrap_interval, iqm
 
 GRID = 200
 """Points at which runs that were evaluated at different times are compared."""
+LAST = 3
+"""Evaluations whose mean is what a run reached in the end."""
 
 Level = float | Sequence[float]
 """A reference return, or both ends of a range of them."""
@@ -51,6 +53,11 @@ def curves(records: Sequence[Mapping[str, Any]]) -> list[Curve]:
     minutes = np.array([r["seconds"] for r in evaluated]) / 60
     seeds = np.array([r.get("test_return_per_seed", [r["test_return"]]) for r in evaluated])
     return [Curve(env_steps, minutes, seed, unit) for seed in seeds.T]
+
+
+def reached(members: Sequence[Curve]) -> float:
+    """Mean over the seeds of what each reached in the end."""
+    return float(np.mean([member.test_return[-LAST:].mean() for member in members]))
 
 
 def band(members: Sequence[Line]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

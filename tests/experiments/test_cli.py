@@ -1,5 +1,7 @@
 import json
+import shutil
 
+import numpy as np
 import pytest
 
 from experiments import cli, evaluate, plot
@@ -136,6 +138,19 @@ def test_plot(trained, tmp_path, capsys):
     assert printed == [str(tmp_path / n) for n in ("both.png", "one.pdf", "latents.pdf")]
     groups = plot.group(both[1:])
     assert [(name, len(members)) for name, members in groups.items()] == [("toy, toy", 2)]
+
+
+def test_an_oracle_beside_others_is_a_line(trained, tmp_path, monkeypatch):
+    told = shutil.copytree(trained, tmp_path / "told")
+    content = json.loads((told / "config.json").read_text())
+    content["config"]["agent"] = {"belief": "oracle"}
+    (told / "config.json").write_text(json.dumps(content))
+    drawn = []
+    monkeypatch.setattr(plot.curves, "draw_groups", lambda _, groups, levels: drawn.append((list(groups), levels)))
+    for runs in ((trained, told), (told, told)):
+        assert plot.main(["--runs", *map(str, runs), f"--out={tmp_path / 'both.png'}"]) == 0
+    returns = [r["test_return"] for r in plot.evaluated(str(told))]
+    assert drawn == [(["toy, toy"], {"oracle": pytest.approx(np.mean(returns[-3:]), rel=1e-5)}), (["toy, toy"], {})]
 
 
 def test_wrong_runs_are_one_line(capsys, trained, tmp_path, as_algorithm):
