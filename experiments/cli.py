@@ -1,6 +1,7 @@
 """From a command line to a run: presets, flags, resume, and one-line errors."""
 
 import contextlib
+import dataclasses
 import difflib
 import io
 import itertools
@@ -59,6 +60,13 @@ def guarded(command: Callable[[], int]) -> int:
         return INTERRUPTED
 
 
+def command(config_type: type, action: Callable[[Any], int | None], argv: Sequence[str] | None = None) -> int:
+    """Do what flags say that fill a configuration; returns the exit code. Help begins with the module's docstring."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    description = sys.modules[config_type.__module__].__doc__
+    return guarded(lambda: action(parse(config_type, given, description=description)) or 0)
+
+
 def _train(module: Algorithm, argv: list[str]) -> int:
     compilation.configure()
     name = Path(module.__file__).stem
@@ -73,8 +81,13 @@ def _train(module: Algorithm, argv: list[str]) -> int:
         rundir.check_data(path, experiment)
     else:
         path = rundir.claim(config.run.run_dir, name, config.env)
-    rundir.describe(path, name, config, experiment)
-    return loop.run(experiment, config.run, path, _commands(name, path))
+    return loop.run(
+        experiment,
+        config.run,
+        path,
+        _commands(name, path),
+        lambda: rundir.describe(path, name, config, experiment),
+    )
 
 
 def _commands(name: str, path: Path) -> dict[str, str]:
@@ -100,7 +113,14 @@ def configure(module: Algorithm, argv: list[str]) -> Any:
         return _resumed(module, argv, given["resume"][0], bool(given["run_dir"]))
     plain = module.Config()
     preset, env = ((given[name] or [getattr(plain, name)])[0] for name in ("preset", "env"))
-    return parse(module.Config, argv, module.presets_for(preset, env, tuple(given["env_options"])))
+    return parse(module.Config, argv, _limited(argv, module.presets_for(preset, env, tuple(given["env_options"]))))
+
+
+def _limited(argv: list[str], default: Any) -> Any:
+    """`default` without its limit on the run's length if flags give another one alone."""
+    given = [name for name in ("epochs", "minutes") if peek(argv, name)]
+    limits = {"epochs": None, "minutes": None} if len(given) == 1 else {}
+    return dataclasses.replace(default, run=dataclasses.replace(default.run, **limits))
 
 
 def _resumed(module: Algorithm, argv: list[str], resume: str, has_run_dir: bool) -> Any:
@@ -111,7 +131,7 @@ def _resumed(module: Algorithm, argv: list[str], resume: str, has_run_dir: bool)
     if content["algorithm"] != name:
         raise ConfigurationError(f"--resume: {resume} holds a run of {content['algorithm']}, not of {name}")
     before = rundir.fill(module.Config(), content["config"], resume)
-    config = parse(module.Config, argv, before)
+    config = parse(module.Config, argv, _limited(argv, before))
     old, new = rundir.flatten(before), rundir.flatten(config)
     if changed := [n for n in old if n not in MAY_CHANGE and old[n] != new[n]]:
         field = changed[0]
@@ -148,7 +168,7 @@ def parse_options(options: Sequence[str], flag: str = "--env_options") -> dict[s
     return parsed
 
 
-def parse(config_type: type, argv: list[str], default: Any = None) -> Any:
+def parse(config_type: type, argv: list[str], default: Any = None, description: str | None = None) -> Any:
     """Parse flags, `--like_this` or `--like-this`, into a nested frozen dataclass."""
     errors = io.StringIO()
     options = {} if default is None else {"default": default}
@@ -156,7 +176,8 @@ def parse(config_type: type, argv: list[str], default: Any = None) -> Any:
         with contextlib.redirect_stderr(errors):
             config, unknown = tyro.cli(
                 config_type,
-                prog=f"python -m experiments.{Path(sys.argv[0]).stem}",
+                prog="python -m {0.parent.name}.{0.stem}".format(Path(sys.argv[0])),
+                description=description,
                 args=argv,
                 config=(tyro.conf.FlagConversionOff,),
                 use_underscores=True,

@@ -75,6 +75,8 @@ def plot(config: Config) -> int:
     path = Path(config.out) if config.out else (Path(config.runs[0]) if single else Path()) / "curves.png"
     if not path.absolute().parent.is_dir():
         raise ConfigurationError(f"--out: there is no directory for {path}")
+    if single and path.stem in gallery.IMAGES:
+        raise ConfigurationError(f"--out: {path.stem} is another image of a single run: name the curves otherwise")
     if path.suffix not in SUFFIXES:
         raise ConfigurationError(f"--out: {path} must end in one of {', '.join(SUFFIXES)}")
     levels = cli.parse_options(config.levels, "--levels")
@@ -86,7 +88,7 @@ def plot(config: Config) -> int:
         inferring = [run for run in config.runs if not is_oracle(run)]
         oracles = group([run for run in config.runs if is_oracle(run)]) if inferring else {}
         for name, members in oracles.items():
-            levels["oracle" if len(oracles) == 1 else f"oracle ({name})"] = curves.reached(members)
+            levels.setdefault("oracle" if len(oracles) == 1 else f"oracle ({name})", curves.reached(members))
         curves.draw_groups(path, group(inferring or config.runs), levels)
         drawn = [path]
     for image in drawn:
@@ -116,7 +118,7 @@ def draw_single(run: Path, path: Path, method: str, levels: Mapping[str, float])
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Draw as the command line says; returns the exit code."""
-    return cli.guarded(lambda: plot(cli.parse(Config, list(sys.argv[1:] if argv is None else argv))))
+    return cli.command(Config, plot, argv)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,9 @@ from metarl_jax.analysis import response as responses
 from metarl_jax.analysis.evaluation import HeldOutTasks
 from metarl_jax.types import Evaluation
 
+IMAGES = ("latents", "response", "recognition", "attention")
+"""What `draw` may draw."""
+
 
 class Findings(NamedTuple):
     """Each None where it does not apply."""
@@ -47,7 +50,7 @@ def draw(
     """Draw what applies, and say where.
 
     Args:
-      place: (`latents`, `response`, `recognition` or `attention`) -> where that image goes.
+      place: one of `IMAGES` -> where that image goes.
       found: `findings` of the evaluation.
       evaluation: [S, ...] on the host; the beliefs are those of the first seed.
       tasks: the tasks [N].

@@ -45,6 +45,6 @@ def compile_all(programs: Sequence[Lowered]) -> list[Compiled]:
 
     On one CPU five at once took a quarter more CPU time than one after another.
     """
-    num_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    num_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with ThreadPoolExecutor(num_cpus) as threads:
         return list(threads.map(lambda program: program.compile(), programs))

@@ -11,12 +11,15 @@ class Interrupt:
     """`signum` is the first signal that asked to stop, 0 while none has."""
 
     signum = 0
+    ctrl_c = False
+    """Whether one of them was Ctrl-C."""
 
     def receive(self, signum: int, frame: FrameType | None) -> None:
         """Remember the first signal; a second Ctrl-C stops at once."""
-        if self.signum and signum == signal.SIGINT:
+        if self.ctrl_c and signum == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signum = signum
+        self.ctrl_c |= signum == signal.SIGINT
+        self.signum = self.signum or signum
 
 
 @contextlib.contextmanager

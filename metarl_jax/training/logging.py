@@ -1,6 +1,7 @@
 """Where a run's numbers go: `metrics.jsonl`, TensorBoard, Weights & Biases and the terminal."""
 
 import contextlib
+import hashlib
 import json
 import os
 import time
@@ -90,7 +91,8 @@ def _open_wandb(project: str, run_dir: Path) -> Any:
 
     config = run_dir / "config.json"
     settings = json.loads(config.read_text()) if config.exists() else {}
-    return wandb.init(project=project, id=run_dir.name, name=run_dir.name, dir=run_dir, config=settings, resume="allow")
+    identity = hashlib.sha1(str(run_dir.absolute()).encode()).hexdigest()[:16]  # names repeat in other folders
+    return wandb.init(project=project, id=identity, name=run_dir.name, dir=run_dir, config=settings, resume="allow")
 
 
 def _scalars(record: Mapping[str, Any], prefix: str = ""):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,9 +28,10 @@ class RunConfig:
     """How long to run, and what to keep."""
 
     epochs: int | None = None
-    """Epochs in total, resumed ones included; None: until the minutes are spent."""
+    """Epochs in total, resumed ones included; None: until the minutes are spent. Given alone, the only limit."""
     minutes: float | None = None
-    """Training minutes in total, compilation not counted; None: until the epochs are done."""
+    """Training minutes in total, compilation not counted; None: until the epochs are done. Given alone, the only
+    limit."""
     seed: int = 0
     """Of everything random in training."""
     seeds: int = 1
@@ -37,7 +39,7 @@ class RunConfig:
     run_dir: str | None = None
     """Where to write; None: runs/<algorithm>-<env>-<time>."""
     resume: str | None = None
-    """Go on with the run in this directory. Only epochs, minutes, eval_every and save_every may change."""
+    """Go on with the run in this directory. Only epochs, minutes, eval_every, save_every and wandb may change."""
     eval_every: int = 1
     """Epochs between evaluations on the held-out tasks."""
     save_every: float = 300.0
@@ -87,7 +89,13 @@ def template(trainer: Trainer) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shapes)
 
 
-def run(experiment: Experiment, config: RunConfig, run_dir: Path, commands: Mapping[str, str]) -> int:
+def run(
+    experiment: Experiment,
+    config: RunConfig,
+    run_dir: Path,
+    commands: Mapping[str, str],
+    describe: Callable[[], None] = lambda: None,
+) -> int:
     """Train until the budget is spent, a signal comes or the learner fails.
 
     Args:
@@ -95,6 +103,7 @@ def run(experiment: Experiment, config: RunConfig, run_dir: Path, commands: Mapp
       config: budget and periods.
       run_dir: an existing directory; if it holds checkpoints, the run goes on from the newest.
       commands: what to tell the user at the end, by purpose.
+      describe: writes down what is run, as soon as it is certain that there is something to run.
 
     Returns:
       The exit code: 0, `FAILED`, or 128 + the number of the signal that stopped it.
@@ -104,7 +113,7 @@ def run(experiment: Experiment, config: RunConfig, run_dir: Path, commands: Mapp
     """
     config.check()
     with interrupt.listen() as signal, Terminal() as terminal:
-        run = _Run(experiment, config, run_dir, signal, terminal)
+        run = _Run(experiment, config, run_dir, signal, terminal, describe)
         status = run.train()
         summary = run.finish(status)
     terminal.table("Summary", {k: v for k, v in summary.items() if k not in report.CURVES})
@@ -123,8 +132,10 @@ class _Run:
         run_dir: Path,
         signal: interrupt.Interrupt,
         terminal: Terminal,
+        describe: Callable[[], None],
     ) -> None:
         self.trainer, self.spec, self.normalizer = experiment.trainer, experiment.spec, experiment.normalizer
+        self.constants = jax.device_put(self.trainer.constants)
         self.tasks = HeldOutTasks.of(experiment.test_tasks)
         self.config, self.run_dir, self.signal, self.terminal = config, run_dir, signal, terminal
         self.key_init, self.key_eval = jax.random.split(jax.random.key(config.seed))
@@ -134,15 +145,18 @@ class _Run:
         shapes = template(self.trainer)
         restored = self.checkpoints.restore(shapes, discard=True)
         self.state: Any = None
-        info: dict[str, Any] = {"epoch": 0, "seconds": 0.0}
+        info: dict[str, Any] = {}
         if restored:
             self.state, info = restored
-        self.epoch, self.seconds_before = info["epoch"], info["seconds"]
+        self.epoch, self.seconds_before = info.get("epoch", 0), info.get("seconds", 0.0)
+        self.epoch_seconds: float = info.get("epoch_seconds", 0.0)
+        self.started: float | None = None
         self.saved_epoch = self.epoch if restored else -1
-        self.status = self._spent(0.0)
+        self.status = self._spent()
         if self.status and report.is_final(run_dir):
             unit = "epochs" if self.status == "completed" else "minutes"
             raise ConfigurationError(f"the {unit} of this run are done already: extend it with --{unit}")
+        describe()
         terminal.table(self.spec.name, self._header(experiment.description))
         self._compile(shapes)
         self.log = Log(run_dir, self.epoch, config.wandb)
@@ -151,7 +165,7 @@ class _Run:
         """Compile each program once, all side by side; then start the clock, and the state if there is none yet."""
         self.terminal.say("compiling ...")
         started = time.monotonic()
-        trainer, constants = self.trainer, self.trainer.constants
+        trainer, constants = self.trainer, self.constants
         lowered = [
             jax.jit(trainer.collect, donate_argnums=0).lower(shapes, *constants),
             jax.jit(trainer.learn, donate_argnums=0).lower(shapes, *constants),
@@ -176,7 +190,7 @@ class _Run:
         return dict(description) | {
             "devices": ", ".join(str(d) for d in jax.devices()),
             "base tasks": ", ".join(self.spec.families),
-            "test tasks": len(self.tasks.family),
+            "held-out episodes": f"{len(self.tasks.family)} at a time",
             "replay": guard.gigabytes(self.trainer.replay_bytes),
             "seeds": f"{self.trainer.num_seeds}, from {config.seed}",
             "budget": " or ".join(budget),
@@ -187,14 +201,13 @@ class _Run:
     @property
     def seconds(self) -> float:
         """Training time, without compilation, over all resumes."""
-        return self.seconds_before + time.monotonic() - self.started
+        return self.seconds_before + (time.monotonic() - self.started if self.started is not None else 0.0)
 
-    def _spent(self, epoch_seconds: float) -> str:
+    def _spent(self) -> str:
         """The status that the budget ends the run with, if it is spent: the last epoch ends nearest to the limit."""
         if self.config.epochs is not None and self.epoch >= self.config.epochs:
             return "completed"
-        seconds = self.seconds if epoch_seconds else self.seconds_before
-        if self.config.minutes is not None and seconds + epoch_seconds / 2 >= 60 * self.config.minutes:
+        if self.config.minutes is not None and self.seconds + self.epoch_seconds / 2 >= 60 * self.config.minutes:
             return "budget"
         return ""
 
@@ -205,28 +218,28 @@ class _Run:
         status = self.status or ("interrupted" if self.signal.signum else "")
         while not status:
             started = time.monotonic()
-            self.state, collected = self.programs.collect(self.state, *self.trainer.constants)
-            self.state, learnt = self.programs.learn(self.state, *self.trainer.constants)
+            self.state, collected = self.programs.collect(self.state, *self.constants)
+            self.state, learnt = self.programs.learn(self.state, *self.constants)
             metrics = jax.device_get(collected | learnt)
-            epoch_seconds = time.monotonic() - started
+            self.epoch_seconds = time.monotonic() - started
             self.epoch += 1
-            record = self._record(metrics, epoch_seconds)
+            record = self._record(metrics)
             if bad := guard.nonfinite(metrics, self.state.agent):
                 self._fail(record, bad)
                 return "failed_nonfinite"
-            status = self._spent(epoch_seconds)
+            status = self._spent()
             if status or self.epoch % self.config.eval_every == 0:
                 record |= self._evaluate()
             if self.signal.signum:
                 status = "interrupted"
             self.log.write(record)
-            self.terminal.progress(record, *self._remaining(epoch_seconds), last=bool(status))
+            self.terminal.progress(record, *self._remaining(), last=bool(status))
             if time.monotonic() - self.last_save >= self.config.save_every:
                 self._save()
         self._save()
         return status
 
-    def _record(self, metrics: Metrics, epoch_seconds: float) -> Record:
+    def _record(self, metrics: Metrics) -> Record:
         """One line of metrics.jsonl; metrics are means over seeds, and the test returns of later evaluation None."""
         means = {name: np.asarray(value, float).mean(0) for name, value in metrics.items()}
         updates = float(means.get("updates", 0.0)) * self.trainer.num_seeds
@@ -236,23 +249,23 @@ class _Run:
             "env_steps": int(np.ravel(self.state.env_steps)[0]),
             "seconds": self.seconds,
             "compile_seconds": self.compile_seconds,
-            "env_steps_per_second": steps / epoch_seconds,
-            "updates_per_second": updates / epoch_seconds,
+            "env_steps_per_second": steps / self.epoch_seconds,
+            "updates_per_second": updates / self.epoch_seconds,
             "test_return": None,
             "test_return_by_family": None,
         }
 
     def _evaluate(self) -> Record:
         key = jax.random.fold_in(self.key_eval, self.epoch)
-        self.evaluated = jax.device_get(self.programs.evaluate(self.state, key, *self.trainer.constants))
+        self.evaluated = jax.device_get(self.programs.evaluate(self.state, key, *self.constants))
         return evaluations.report(self.evaluated, self.tasks, self.spec.families, self.spec.subtasks, self.normalizer)
 
-    def _remaining(self, epoch_seconds: float) -> tuple[float, float]:
+    def _remaining(self) -> tuple[float, float]:
         """(share of the budget that is spent, seconds left)."""
         shares, left = [], []
         if self.config.epochs is not None:
             shares.append(self.epoch / self.config.epochs)
-            left.append((self.config.epochs - self.epoch) * epoch_seconds)
+            left.append((self.config.epochs - self.epoch) * self.epoch_seconds)
         if self.config.minutes is not None:
             shares.append(self.seconds / (60 * self.config.minutes))
             left.append(60 * self.config.minutes - self.seconds)
@@ -260,7 +273,8 @@ class _Run:
 
     def _save(self) -> None:
         if self.epoch > self.saved_epoch:
-            self.checkpoints.save(self.epoch, self.state, {"epoch": self.epoch, "seconds": self.seconds})
+            info = {name: getattr(self, name) for name in ("epoch", "seconds", "epoch_seconds")}
+            self.checkpoints.save(self.epoch, self.state, info)
             self.saved_epoch = self.epoch
         write_json(self.run_dir / "summary.json", report.summarise(self.log.records, "running"))
         self.last_save = time.monotonic()
@@ -268,6 +282,7 @@ class _Run:
     def _fail(self, record: Record, bad: list[str]) -> None:
         """Keep what went wrong beside the checkpoints, which stay good."""
         self.log.write(record | {"nonfinite": bad})
+        shutil.rmtree(self.run_dir / "nonfinite", ignore_errors=True)  # of an earlier failure
         damaged = Checkpoints(self.run_dir / "nonfinite", keep=1)
         damaged.save(self.epoch, self.state, {"epoch": self.epoch, "nonfinite": bad})
         damaged.close()

@@ -83,7 +83,7 @@ def moments(data: OfflineData, rows: np.ndarray) -> statistics.Scale:
     stored[np.setdiff1d(np.arange(len(stored)), rows)] = False
     values = {"obs": data.obs[stored], "reward": data.reward[stored]}
     mean = {name: x.mean(0, dtype=np.float64).astype(np.float32) for name, x in values.items()}
-    std = {name: np.maximum(x.std(0, dtype=np.float64), 1e-3).astype(np.float32) for name, x in values.items()}
+    std = {name: statistics.usable(jnp.asarray(x.std(0, dtype=np.float64), jnp.float32)) for name, x in values.items()}
     return statistics.Scale(Columns(**mean), Columns(**std))
 
 
@@ -179,5 +179,5 @@ def make(
         ),
         env_steps_per_epoch=0,
         replay_bytes=sum(x.nbytes for x in jax.tree.leaves(data)),
-        constants=(jax.device_put(data),),
+        constants=(data,),
     )

@@ -61,7 +61,7 @@ def summarise(records: Sequence[Record], status: str) -> dict[str, Any]:
     }
     latest: Record = {}
     for record in records:
-        latest |= record
+        latest |= {name: value for name, value in record.items() if value is not None}
     scores = [r["test_score_by_family"] for r in evaluated if "test_score_by_family" in r][-RECENT:]
     if scores:
         summary["recent_score_by_family"] = {name: float(np.mean([s[name] for s in scores])) for name in scores[-1]}

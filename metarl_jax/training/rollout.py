@@ -129,6 +129,7 @@ def evaluate(
             beliefs=rollout.description["belief"],
             components=components,
             task_changed=rollout.task_changed,
+            alive=rollout.alive,
             recognized=recognized,
             attention=rollout.description.get("attention"),
         )

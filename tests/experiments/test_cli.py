@@ -94,7 +94,7 @@ def test_a_run_is_never_overwritten(capsys, trained):
     assert "vae.batch_size is 8 in" in fails(capsys, train, f"--resume={trained}", "--vae.batch_size=5")
     assert "is not empty" in fails(capsys, train, f"--run_dir={trained.parent}")
     assert "extend it with --epochs" in fails(capsys, train, f"--resume={trained}")
-    checked = [p for p in before if p.name != "config.json" and p.is_file()]
+    checked = [p for p in before if p.is_file()]
     assert {p: p.stat().st_mtime_ns for p in checked} == {p: before[p] for p in checked}
 
 
@@ -109,6 +109,15 @@ def test_resume_reads_the_configuration(tmp_path, capsys):
     assert content["config"]["run"]["resume"] is None
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
     assert "resume" in capsys.readouterr().out
+
+
+def test_a_limit_given_alone_is_the_only_one(trained):
+    both = ["--minutes=5", "--epochs=3"]
+    for flags, expected in ((both[1:], (3, None)), (both[:1], (None, 5.0)), (both, (3, 5.0))):
+        run = configure(*flags).run
+        assert (run.epochs, run.minutes) == expected
+    run = configure(f"--resume={trained}", "--minutes=5").run
+    assert (run.epochs, run.minutes) == (None, 5.0)
 
 
 def test_default_run_directories_do_not_collide(tmp_path, monkeypatch):
@@ -162,6 +171,7 @@ def test_wrong_runs_are_one_line(capsys, trained, tmp_path, as_algorithm):
     assert "must be a number" in fails(capsys, plot.main, "--runs", str(trained), "--levels", "idle=low")
     assert "--levels: '-3' is not name=value" in fails(capsys, plot.main, "--runs", str(trained), "--levels", "-3")
     assert "unknown projection" in fails(capsys, plot.main, "--runs", str(trained), "--method=umap")
+    assert "latents is another image" in fails(capsys, plot.main, "--runs", str(trained), "--out=latents.pdf")
     (tmp_path / "config.json").write_text('{"algorithm": "none"}')
     assert "run of 'none'" in fails(capsys, evaluate.main, f"--run={tmp_path}")
 

@@ -57,15 +57,18 @@ def test_a_resumed_log_repeats_nothing(tmp_path):
 
 
 def test_weights_and_biases_continue_the_same_run(tmp_path, monkeypatch):
+    """After a resume, not one of the same name in another folder."""
     calls = []
     monkeypatch.setitem(sys.modules, "wandb", FakeWandb(calls))
-    run_dir = tmp_path / "run"
-    run_dir.mkdir()
-    log = logging.Log(run_dir, 0, "project")
-    log.write({"epoch": 1, "loss": 0.5, "by": {"a": 2.0}, "list": [1, 2], "none": None})
-    log.close()
-    opened, logged, finished = calls
-    assert (opened["project"], opened["id"], opened["resume"]) == ("project", "run", "allow")
+    for folder in ("a", "a", "b"):
+        run_dir = tmp_path / folder / "run"
+        run_dir.mkdir(parents=True, exist_ok=True)
+        log = logging.Log(run_dir, 0, "project")
+        log.write({"epoch": 1, "loss": 0.5, "by": {"a": 2.0}, "list": [1, 2], "none": None})
+        log.close()
+    opened, logged, finished = calls[:3]
+    assert (opened["project"], opened["name"], opened["resume"]) == ("project", "run", "allow")
+    assert opened["id"] == calls[3]["id"] != calls[6]["id"]
     assert (logged, finished) == (({"epoch": 1, "loss": 0.5, "by/a": 2.0}, 1), "finish")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from metarl_jax.errors import ConfigurationError
-from metarl_jax.training import loop
+from metarl_jax.training import interrupt, loop
 from metarl_jax.training.checkpoint import Checkpoints
 from tests import toy
 
@@ -126,6 +126,8 @@ def test_minutes_end_a_run(tmp_path):
     run(tmp_path, epochs=None, minutes=0.005)
     assert summary(tmp_path)["status"] == "budget"
     assert summary(tmp_path)["seconds"] < 3.0
+    with pytest.raises(ConfigurationError, match="extend it with --minutes"):
+        run(tmp_path, epochs=None, minutes=0.005)  # though its last epoch may have ended before the limit
 
 
 def test_nonfinite_learner_stops_before_the_good_checkpoint_is_lost(tmp_path, capsys):
@@ -184,3 +186,12 @@ def test_values_out_of_range(name, value, monkeypatch):
     monkeypatch.setattr(loop.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match=f"--{name}"):
         loop.RunConfig(**{"epochs": 1} | {name: value}).check()
+
+
+def test_the_first_signal_decides_and_the_second_ctrl_c_stops():
+    with interrupt.listen() as asked:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        assert asked.signum == signal.SIGTERM
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)

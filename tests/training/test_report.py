@@ -23,3 +23,9 @@ def test_spread_is_that_of_the_scores_that_are_told():
         del record["test_score_per_seed"]  # as in results of earlier versions
     assert "recent_score_std_by_family" not in report.summarise(records, "completed")
     assert readme.offline_scores(run)[0] == "10.0"
+
+
+def test_what_a_later_epoch_did_not_measure_is_kept():
+    measured = {"epoch": 5, "test_return": 1.0, "test_return_by_family": {"goal": 1.0}}
+    summary = report.summarise([measured, {"epoch": 6, "test_return": None, "test_return_by_family": None}], "running")
+    assert (summary["epoch"], summary["test_return"], summary["test_return_by_family"]) == (6, 1.0, {"goal": 1.0})
