@@ -15,9 +15,20 @@ from envs.bodies.base import Body
 from envs.core import Task
 from envs.errors import choose
 from envs.physics import dynamics
-from envs.tasks import Range, SubTask, box, check_disjoint, circle, constant, disc, listed, spread, uniform
-
-Ranges = tuple[Range, ...]
+from envs.tasks import (
+    Range,
+    Ranges,
+    SubTask,
+    box,
+    check_disjoint,
+    circle,
+    constant,
+    disc,
+    listed,
+    ranges_of,
+    spread,
+    uniform,
+)
 
 
 class Dynamics(NamedTuple):
@@ -161,10 +172,15 @@ _OOD_RADII: dict[str, tuple[Ranges, Ranges]] = {
 }
 
 
-def _ranges(presets: dict[str, tuple[Ranges, Ranges]], preset: str, train: Ranges | None, test: Ranges | None):
+def _ranges(
+    presets: dict[str, tuple[Ranges, Ranges]], preset: str, train: Ranges | str | None, test: Ranges | str | None
+) -> tuple[Ranges, Ranges]:
     """Training and test ranges, the given ones or the preset's; they must be disjoint."""
     default = presets[choose("preset", preset, presets)]
-    train, test = train or default[0], test or default[1]
+    train, test = (
+        ranges_of(name, given) if given else usual
+        for name, given, usual in (("train", train, default[0]), ("test", test, default[1]))
+    )
     check_disjoint(train, test)
     return train, test
 
@@ -177,13 +193,17 @@ def _ant_dir(angles: str = "two") -> Benchmark:
     return Benchmark(body, (SubTask("direction", "direction", r.ant_dir, circle()),), (40, 10))
 
 
-def _cheetah_vel_ood(preset: str = "moss", train: Ranges | None = None, test: Ranges | None = None) -> Benchmark:
+def _cheetah_vel_ood(
+    preset: str = "moss", train: Ranges | str | None = None, test: Ranges | str | None = None
+) -> Benchmark:
     """Target speeds, m/s, from a `preset` (`moss` or `ldm`) or from the `train` and `test` ranges given."""
     train, test = _ranges(_OOD_SPEEDS, preset, train, test)
     return Benchmark(half_cheetah.body(), _velocity(*train), (100, 30), test=_velocity(*test), smooth=True)
 
 
-def _ant_goal_ood(preset: str = "moss", train: Ranges | None = None, test: Ranges | None = None) -> Benchmark:
+def _ant_goal_ood(
+    preset: str = "moss", train: Ranges | str | None = None, test: Ranges | str | None = None
+) -> Benchmark:
     """Radii of the goals, m, from a `preset` (`moss` or `ldm`) or from the `train` and `test` ranges given."""
     train, test = _ranges(_OOD_RADII, preset, train, test)
     return Benchmark(ant.body(), _goal(*train), (150, 30), test=_goal(*test), smooth=True)

@@ -52,7 +52,7 @@ class State(NamedTuple):
     key: PRNGKeyArray
     metrics: dict[str, Array]
     """`diverged` (bool []): the simulation blew up in this step, and the step must not be learnt from;
-    `task_changed` (bool []): the next step's task differs from this one's."""
+    `task_changed` (bool []): the next step's task differs from this one's; where tasks drift, False."""
     schedule: dict[str, Array]
     """What a non-stationary wrapper remembers of the episode; empty elsewhere."""
 

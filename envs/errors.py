@@ -13,6 +13,6 @@ def choose(what: str, given: str, known: Iterable[str]) -> str:
     known = list(known)
     if given in known:
         return given
-    near = difflib.get_close_matches(given, known, n=3, cutoff=0.4)
+    near = difflib.get_close_matches(str(given), known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise ConfigurationError(f"unknown {what} {given!r}: {hint}known: {', '.join(known)}")

@@ -74,7 +74,18 @@ def _restricted(benchmark: Benchmark, only: str, mode: str | None) -> Benchmark:
             f"only={only!r} leaves no training task: keep one of {', '.join(s.name for s in benchmark.train)}"
         )
     test = benchmark.test and tuple(s for s in benchmark.test if s.name in chosen)
-    return benchmark._replace(train=train, test=test or None)
+    if benchmark.test and not test:
+        raise ConfigurationError(
+            f"only={only!r} leaves no test task: keep one of {', '.join(s.name for s in benchmark.test)}"
+        )
+    return benchmark._replace(train=train, test=test)
+
+
+def _check_integers(**values: Any) -> None:
+    """Raise `ConfigurationError` for a value that is given and no integer."""
+    for name, value in values.items():
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise ConfigurationError(f"{name} must be an integer, got {value!r}")
 
 
 def names() -> tuple[str, ...]:
@@ -129,6 +140,7 @@ def make(
         if option not in known:
             accepted = f"it takes {', '.join(known)}" if known else "it takes none"
             raise ConfigurationError(f"{name} has no option {option!r}: {accepted}")
+    _check_integers(seed=seed, horizon=horizon, num_train_tasks=num_train_tasks, num_test_tasks=num_test_tasks)
     benchmark = row(**options)
     mode = mode or benchmark.mode
     if only is not None:

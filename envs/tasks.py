@@ -13,6 +13,7 @@ from envs.rewards import RewardFn
 Draw = Callable[[jax.Array, int], jax.Array]
 """(key, n) -> specs [n, p]; one alone is a random draw, whatever the shape of a set."""
 Range = tuple[float, float]
+Ranges = tuple[Range, ...]
 
 
 class SubTask(NamedTuple):
@@ -31,6 +32,17 @@ def check_range(low: float, high: float) -> Range:
     if low == high:
         raise ConfigurationError(f"range [{low}, {high}] is empty: its ends must differ")
     return low, high
+
+
+def ranges_of(name: str, given: Ranges | str) -> Ranges:
+    """The ranges given, or those of a text such as `0:0.5,3:3.5`; raises `ConfigurationError` for any other text."""
+    if not isinstance(given, str):
+        return given
+    try:
+        pairs = [tuple(map(float, pair.split(":"))) for pair in given.split(",")]
+        return tuple((low, high) for low, high in pairs)
+    except ValueError:
+        raise ConfigurationError(f"{name} must be ranges such as 0:0.5,3:3.5, got {given!r}") from None
 
 
 def check_disjoint(train: Sequence[Range], test: Sequence[Range]) -> None:

@@ -9,6 +9,7 @@ import tyro
 
 import envs
 from experiments import cli, presets
+from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import trainer
 from metarl_jax.training.loop import Experiment, RunConfig
 from metarl_jax.types import Agent
@@ -48,12 +49,21 @@ def spec_of(preset: str, env: str, options: tuple[str, ...], known: Sequence[str
       ConfigurationError: unknown preset, environment or option.
     """
     presets.check(preset, known)
-    return envs.make(env, **cli.parse_options(options)).spec
+    return envs.make(env, **options_of(options)).spec
+
+
+def options_of(given: Sequence[str]) -> dict[str, Any]:
+    """`--env_options` as keyword arguments of `envs.make`; raises `ConfigurationError` for what has its own flag."""
+    options = cli.parse_options(given)
+    for name, flag in {"name": "env", "physics": "physics", "variant": "variant"}.items():
+        if name in options:
+            raise ConfigurationError(f"--env_options: {name} has a flag of its own: --{flag}={options[name]}")
+    return options
 
 
 def make_env(config: Base) -> envs.Environment:
     """The benchmark of a configuration."""
-    return envs.make(config.env, config.physics, config.variant, **cli.parse_options(config.env_options))
+    return envs.make(config.env, config.physics, config.variant, **options_of(config.env_options))
 
 
 def experiment(

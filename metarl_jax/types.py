@@ -99,9 +99,9 @@ class Environment(Protocol):
     def sample_tasks(self, key: PRNGKeyArray, split: str, n: int) -> Any: ...
 
     @property
-    def reset(self) -> Callable[[PRNGKeyArray, Any], Any]: ...
+    def reset(self) -> Callable[[PRNGKeyArray, Any], EnvState]: ...
     @property
-    def step(self) -> Callable[[Any, jax.Array], Any]: ...
+    def step(self) -> Callable[[Any, jax.Array], EnvState]: ...
 
 
 class Agent(NamedTuple):
@@ -132,11 +132,14 @@ class Evaluation(NamedTuple):
     rewards: Float[Array, "K T N"]
     """Zero after the episode's end."""
     beliefs: Float[Array, "K T N b"]
-    """The belief each action was chosen with (its mean, where the agent acts on samples)."""
+    """The belief each action was chosen with (its mean, where the agent acts on samples; of an oracle, which has none
+    before its first observation, zeros at first)."""
     components: Float[Array, "K T N c"]
     """Responsibilities q(y) of the mixture's components at each action; c = 1 where there is no mixture."""
     task_changed: Bool[Array, "K T N"]
     """The task changed after this step."""
+    alive: Bool[Array, "K T N"]
+    """The step belongs to the episode: False after its end."""
     recognized: Float[Array, "K T N r"]
     """1 where the most likely component was the one that stands for the task's class, else 0; NaN after the episode's
     end. r = 0 where components stand for nothing, else 1."""

@@ -56,7 +56,7 @@ def trainer(seeds: int = 1, episodes: int = 1, nan_at: int = -1, period: int | N
         components = jnp.broadcast_to(jax.nn.one_hot(TASKS.family, 2), (*shape, 2))
         step = jnp.arange(STEPS)[None, :, None]
         changed = jnp.broadcast_to((step % period == period - 1) if period else False, shape)
-        return Evaluation(rewards, beliefs, components, changed, jnp.zeros((*changed.shape, 0), bool))
+        return Evaluation(rewards, beliefs, components, changed, jnp.ones(shape, bool), jnp.zeros((*shape, 0)))
 
     return Trainer(
         num_seeds=seeds,

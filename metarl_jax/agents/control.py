@@ -61,13 +61,10 @@ class State(NamedTuple):
 
 def validate(config: Config, spec: EnvSpec) -> None:
     """Raise `ConfigurationError` for sizes that contradict each other or the benchmark."""
-    counts = {name: getattr(config, name) for name in ("pool_windows", "updates_per_pool")}
-    counts |= {"sac.policy_every": config.sac.policy_every}
-    for name, count in counts.items():
-        if count < 1:
-            raise ConfigurationError(f"{name} must be >= 1, got {count}")
-    if not 0.0 < config.sac.average_rate <= 1.0:
-        raise ConfigurationError(f"sac.average_rate must be in (0, 1], got {config.sac.average_rate}")
+    sac.validate(config.sac)
+    for name, low in (("pool_windows", 1), ("updates_per_pool", 1), ("sac_updates", 0), ("vae_updates", 0)):
+        if (count := getattr(config, name)) < low:
+            raise ConfigurationError(f"{name} must be >= {low}, got {count}")
     for name in ("window", "vae_window"):
         size = getattr(config, name)
         if size is not None and not 2 <= size <= spec.horizon:

@@ -12,7 +12,7 @@ from metarl_jax.data import statistics
 from metarl_jax.data.replay import Replay, Vectors
 from metarl_jax.data.statistics import Scale
 from metarl_jax.errors import ConfigurationError
-from metarl_jax.learners import gmm_vae, sac
+from metarl_jax.learners import decoding, gmm_vae, sac
 from metarl_jax.learners.gmm_vae import Config as VAEConfig
 from metarl_jax.networks.mixture import Mixture
 from metarl_jax.types import Agent, EnvSpec, Metrics, Transition
@@ -28,7 +28,9 @@ class Config(control.Config):
     `mixture`: responsibilities, means and standard deviations of all; `sample`: a posterior sample (ablation);
     `oracle`: the task itself, an upper bound, from an environment that reveals it (no task inference is learnt)."""
     online_inference: bool = True
-    """Update the belief at every step; False: only between episodes (ablation)."""
+    """Update the belief at every step; False: only between episodes (ablation). SAC then learns from half of the
+    windows with the belief of an agent that knows nothing, as in first episodes, from the others with that of their
+    last step."""
     retain_hidden: bool = True
     """Keep the encoder's memory for the whole episode; False: the belief follows from the last `window` steps alone,
     read anew at every step (the reference's code; `window` times the work)."""
@@ -113,7 +115,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     def begin(state: State, n: int) -> Memory:
         carry = gmm_vae.begin(config.vae, vae_spec, (n,))
         width = 0 if config.retain_hidden else config.window
-        recent = jnp.zeros((n, width, 2 * spec.obs_size + spec.action_size + 1))
+        recent = jnp.zeros((n, width, decoding.context_size(*vae_spec)))
         belief = read(state, mixture(state, carry), jax.random.key(0))
         return Memory(carry, belief, recent, jnp.zeros((n, width), bool))
 
@@ -174,7 +176,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
 
     def make_pool(state: State, replay: Replay, key: PRNGKeyArray) -> sac.Batch:
         """Transitions [P, ...] of fresh windows with the beliefs of the current encoder; beliefs not standardised."""
-        key_sample, key_before, key_after = jax.random.split(key, 3)
+        key_sample, key_before, key_after, key_first = jax.random.split(key, 4)
         windows = control.fresh_windows(config, replay, key_sample)
         if oracle:
             before, after = windows.obs[..., own_obs_size:], windows.next_obs[..., own_obs_size:]
@@ -183,7 +185,10 @@ def make(config: Config, spec: EnvSpec) -> Agent:
             before = belief_forms.vector(config.belief, beliefs.before, key_before)
             after = belief_forms.vector(config.belief, beliefs.after, key_after)
         if not config.online_inference:
-            before = after = jnp.broadcast_to(after[-1:], after.shape)
+            blank = mixture(state, gmm_vae.begin(config.vae, vae_spec, after.shape[1:2]))
+            first = jax.random.bernoulli(key_first, 0.5, (after.shape[1], 1))
+            kept = jnp.where(first, belief_forms.vector(config.belief, blank, key_before), after[-1])
+            before = after = jnp.broadcast_to(kept, after.shape)
         return control.pool(config, spec, state.scale, windows, before, after, own_obs_size)
 
     def update(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:

@@ -38,14 +38,14 @@ class State(NamedTuple):
 
     sac: sac.State
     scale: Scale
-    """Of observations; identity where they are not standardised."""
+    """Of observations; used where they are standardised."""
 
 
 def validate(config: Config) -> None:
     """Raise `ConfigurationError` for sizes that contradict each other."""
-    for name, value in {"updates": config.updates, "sac.policy_every": config.sac.policy_every}.items():
-        if value < 1:
-            raise ConfigurationError(f"{name} must be >= 1, got {value}")
+    sac.validate(config.sac)
+    if config.updates < 1:
+        raise ConfigurationError(f"updates must be >= 1, got {config.updates}")
     block = POOL_UPDATES * config.sac.policy_every
     if config.updates % block:
         raise ConfigurationError(f"updates must be a multiple of {POOL_UPDATES} x policy_every, got {config.updates}")

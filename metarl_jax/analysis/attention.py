@@ -90,8 +90,8 @@ def _lanes(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
         first = np.moveaxis(np.asarray(x)[:, 0], 1, 2)  # [S, N, T, ...]
         return np.concatenate(first)  # [S N, T, ...]; axes may be of size 0
 
-    alive = np.isfinite(lanes(evaluation.recognized)).all(-1)
-    return lanes(evaluation.attention), lanes(evaluation.task_changed), lanes(evaluation.rewards), alive
+    weights, changed = lanes(evaluation.attention), lanes(evaluation.task_changed)
+    return weights, changed, lanes(evaluation.rewards), lanes(evaluation.alive)
 
 
 def _mean(rows: np.ndarray) -> np.ndarray:

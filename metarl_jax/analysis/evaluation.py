@@ -53,7 +53,7 @@ def report(
     """What is logged of an evaluation [S, ...] on the host (`jax.device_get`).
 
     Returns:
-      `test_return` (mean over seeds and tasks, episode 1), `test_return_min` (the worst task of the worst seed),
+      `test_return` (mean over seeds and tasks, episode 1), `test_return_min` (the worst single episode),
       `test_return_by_family`, `_by_subtask`, `_by_episode` [K], with several seeds `_per_seed` [S]; where
       components stand for classes, `recognition_accuracy` over all steps of episode 1; with a mixture also
       `clusters`'s; with a normaliser `test_score`, `test_score_by_family` and `test_score_per_seed` (of each family:
@@ -121,5 +121,6 @@ def load(path: Path) -> tuple[Evaluation, HeldOutTasks]:
     with np.load(path) as data:
         found = dict(data)
     found.setdefault("recognized", np.zeros((*found["rewards"].shape, 0)))  # older runs had no classes
+    found.setdefault("alive", np.ones(found["rewards"].shape, bool))  # nor did they say where episodes ended
     arrays = ({name: found[name] for name in kind._fields if name in found} for kind in (Evaluation, HeldOutTasks))
     return Evaluation(**next(arrays)), HeldOutTasks(**next(arrays))

@@ -46,17 +46,19 @@ def distances(changed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def response(evaluation: Evaluation) -> Response | None:
     """Mean reward as a function of steps since the change; `evaluation` is on the host. None if nothing changed.
 
-    Every step is counted from the nearest change on either side, so that no other change lies in between.
+    Steps after an episode's end do not count. Every other step is counted from the nearest change on either side, so
+    that no other change lies in between.
     """
     length = np.shape(evaluation.rewards)[-2]
-    rewards, changed = (
-        np.moveaxis(np.asarray(x), -2, -1).reshape(-1, length) for x in (evaluation.rewards, evaluation.task_changed)
+    rewards, changed, alive = (
+        np.moveaxis(np.asarray(x), -2, -1).reshape(-1, length)
+        for x in (evaluation.rewards, evaluation.task_changed, evaluation.alive)
     )
     if not changed[:, :-1].any():
         return None
     since, until = distances(changed)
     steps = np.arange(-BEFORE, min(AFTER, length - 1))
-    chosen = [rewards[since == step] if step >= 0 else rewards[until == -1 - step] for step in steps]
+    chosen = [rewards[alive & (since == step if step >= 0 else until == -1 - step)] for step in steps]
     means = [x.mean() if x.size else np.nan for x in chosen]
     return Response(steps, np.array(means), np.array([x.size for x in chosen]))
 

@@ -52,10 +52,14 @@ def init(example: Transition, num_rows: int, length: int) -> Replay:
 
 
 def insert(replay: Replay, rows: Transition) -> Replay:
-    """Write a block of rows [E, T, ...], E <= R; a block that does not fit before the end goes to the start."""
+    """Write a block of rows [E, T, ...], E <= R; a block that does not fit before the end goes to the start.
+
+    The rows behind the last one that fits are then out of the ring: nothing would ever replace them.
+    """
     num_rows = replay.data.reward.shape[0]
     block, length = rows.reward.shape
-    start = jnp.where(replay.position + block > num_rows, 0, replay.position)
+    wraps = replay.position + block > num_rows
+    start = jnp.where(wraps, 0, replay.position)
     data = jax.tree.map(
         lambda buffer, new: jax.lax.dynamic_update_slice_in_dim(buffer, new.astype(buffer.dtype), start, 0),
         replay.data,
@@ -64,7 +68,8 @@ def insert(replay: Replay, rows: Transition) -> Replay:
     flat = jax.tree.map(lambda x: x.reshape(block * length, *x.shape[2:]), (vectors(rows), rows.valid))
     moments = statistics.merge(replay.moments, flat[0], flat[1].astype(jnp.float32))
     end = start + block
-    return Replay(data, jnp.maximum(replay.size, end), end, moments)
+    size = jnp.where(wraps, replay.position, jnp.maximum(replay.size, end))
+    return Replay(data, size, end, moments)
 
 
 def sample_windows(replay: Replay, key: PRNGKeyArray, n: int, length: int, any_last_step: bool = False) -> Transition:

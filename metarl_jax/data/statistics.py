@@ -40,6 +40,10 @@ def merge(moments: Moments, data: PyTree, mask: Float[Array, " n"]) -> Moments:
     return Moments(num, mean, m2)
 
 
+MIN_STD = 1e-3
+"""A standard deviation below this is a constant's."""
+
+
 class Scale(NamedTuple):
     """Standardisation: pytrees of mean and standard deviation."""
 
@@ -59,11 +63,13 @@ def identity(example: PyTree) -> Scale:
     )
 
 
-def scale(moments: Moments, min_std: float = 1e-3) -> Scale:
+def scale(moments: Moments) -> Scale:
     """The standardisation of all data seen so far; identity while there is none. Constant entries keep scale 1."""
+    return Scale(
+        moments.mean, jax.tree.map(lambda m2: usable(jnp.sqrt(m2 / jnp.maximum(moments.num, 1.0))), moments.m2)
+    )
 
-    def std(m2):
-        value = jnp.sqrt(m2 / jnp.maximum(moments.num, 1.0))
-        return jnp.where(value < min_std, 1.0, value)
 
-    return Scale(moments.mean, jax.tree.map(std, moments.m2))
+def usable(std: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Standard deviations that can be divided by: 1 for constant entries."""
+    return jnp.where(std < MIN_STD, 1.0, std)

@@ -1,6 +1,6 @@
 """Embeds a task as the mean over its transitions' embeddings, by distance-metric learning (FOCAL; Li et al., 2021).
 
-Usable alone: `init`, `train_step`, `embed` for single transitions, `infer` for contexts.
+Usable alone: `init`, `train_step`, `embed` for single transitions, whose mean is the context's embedding.
 """
 
 import dataclasses
@@ -80,11 +80,6 @@ def init(key: jax.Array, config: Config, spec: Spec) -> State:
 def embed(params: Any, config: Config, context: Context) -> Float[Array, "... D"]:
     """Embedding of each transition."""
     return jnp.tanh(_network(config).apply(params, _inputs(config, context)))
-
-
-def infer(params: Any, config: Config, context: Context) -> Float[Array, "... D"]:
-    """Embedding of the task behind each context [..., N]: the mean over its N transitions."""
-    return jnp.mean(embed(params, config, context), -2)
 
 
 def train_step(

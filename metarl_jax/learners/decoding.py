@@ -91,9 +91,9 @@ def context(scale: Scale, transition: Transition) -> Float[Array, "... C"]:
     return jnp.concatenate([x.obs, x.action, x.reward[..., None], x.next_obs], -1)
 
 
-def context_size(spec: Spec) -> int:
+def context_size(obs_size: int, action_size: int) -> int:
     """C: length of a context item."""
-    return 2 * spec.obs_size + spec.action_size + 1
+    return 2 * obs_size + action_size + 1
 
 
 def beliefs(after: Mixture, blank: Mixture, last: Bool[Array, "T N"]) -> Beliefs:

@@ -43,7 +43,7 @@ class Config(decoding.Config):
 
 
 def _hidden_size(config: Config, spec: Spec) -> int:
-    return config.hidden_size or 5 * context_size(spec)
+    return config.hidden_size or 5 * context_size(*spec)
 
 
 def _encoder(config: Config, spec: Spec) -> RecurrentMixtureEncoder:
@@ -53,7 +53,7 @@ def _encoder(config: Config, spec: Spec) -> RecurrentMixtureEncoder:
 def init(key: PRNGKeyArray, config: Config, spec: Spec) -> State:
     """Fresh parameters."""
     key_encoder, key_decoder = jax.random.split(key)
-    item = jnp.zeros(context_size(spec))
+    item = jnp.zeros(context_size(*spec))
     encoder = _encoder(config, spec).init(key_encoder, begin(config, spec), item)
     decoder = decoding.init(key_decoder, config, spec)
     opt = adam(config.learning_rate, config.max_grad_norm).init((encoder, decoder))

@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from metarl_jax.data.segments import starts
 from metarl_jax.data.statistics import Scale
-from metarl_jax.learners.decoding import context
+from metarl_jax.learners.decoding import context, context_size
 from metarl_jax.learners.optimizers import adam
 from metarl_jax.losses import recognition
 from metarl_jax.networks.recognizer import Recognizer
@@ -97,7 +97,7 @@ def _network(config: Config, spec: Spec) -> Recognizer:
 
 def init(key: PRNGKeyArray, config: Config, spec: Spec) -> State:
     """Fresh parameters."""
-    items = jnp.zeros((1, 2 * spec.obs_size + spec.action_size + 1))
+    items = jnp.zeros((1, context_size(spec.obs_size, spec.action_size)))
     params = _network(config, spec).init(key, items, jnp.ones((1, config.context), bool))
     return State(params, adam(config.learning_rate).init(params))
 

@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from metarl_jax.distributions import tanh_normal_sample
+from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners.optimizers import adam
 from metarl_jax.losses import sac as losses
 from metarl_jax.networks.actor_critic import Actor, TwinCritic
@@ -95,6 +96,17 @@ class State(NamedTuple):
     actor_opt: Any
     critic_opt: Any
     alpha_opt: Any
+
+
+def validate(config: Config) -> None:
+    """Raise `ConfigurationError` for a setting that is out of range."""
+    for name in ("batch_size", "policy_every"):
+        if (value := getattr(config, name)) < 1:
+            raise ConfigurationError(f"sac.{name} must be >= 1, got {value}")
+    if not config.alpha > 0.0:
+        raise ConfigurationError(f"sac.alpha must be positive (1e-8 is as good as no entropy), got {config.alpha}")
+    if not 0.0 < config.average_rate <= 1.0:
+        raise ConfigurationError(f"sac.average_rate must be in (0, 1], got {config.average_rate}")
 
 
 def _actor(config: Config, spec: Spec) -> Actor:

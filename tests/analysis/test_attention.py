@@ -10,13 +10,15 @@ LENGTH, SIZE = 40, 3
 
 
 def evaluation(weights, changed=(), rewards=None, recognized=None) -> Evaluation:
-    """One seed, one episode of one task; `weights` [T, L, H]."""
+    """One seed, one episode of one task that ends where `recognized` is NaN; `weights` [T, L, H]."""
     length = len(weights)
     change = np.isin(np.arange(length), changed).reshape(1, 1, length, 1)
     rewards = np.zeros(length) if rewards is None else np.asarray(rewards)
     found = np.ones((1, 1, length, 1, 1)) if recognized is None else np.reshape(recognized, (1, 1, length, 1, 1))
     values, none = rewards.reshape(change.shape), np.zeros((*change.shape, 1))
-    return Evaluation(values, none, none, change, found, np.asarray(weights)[None, None, :, None])
+    return Evaluation(
+        values, none, none, change, np.isfinite(found[..., 0]), found, np.asarray(weights)[None, None, :, None]
+    )
 
 
 def newest(length=LENGTH, layers=1):

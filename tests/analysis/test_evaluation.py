@@ -18,7 +18,7 @@ def evaluation(seeds=1, components=None, changed=None, rewards=None, length=12) 
     rewards = np.ones(shape) if rewards is None else np.broadcast_to(rewards, shape)
     components = np.ones((*shape, 1)) if components is None else np.broadcast_to(components, (*shape, 2))
     changed = np.zeros(shape, bool) if changed is None else np.broadcast_to(changed, shape)
-    return Evaluation(rewards, np.zeros((*shape, 3)), components, changed, np.zeros((*shape, 0), bool))
+    return Evaluation(rewards, np.zeros((*shape, 3)), components, changed, np.ones(shape, bool), np.zeros((*shape, 0)))
 
 
 def test_report_groups_the_first_episode():
@@ -58,6 +58,9 @@ def test_response_is_aligned_with_the_change():
     assert by_step[-1] == pytest.approx((-7 + 9) / 2)
     assert np.isnan(by_step[10])
     assert response(evaluation()) is None
+    fell = evaluation(changed=changed, rewards=rewards, length=30)
+    fell = response(fell._replace(alive=np.broadcast_to(step < 13, fell.rewards.shape)))
+    assert fell.samples[np.searchsorted(fell.steps, [0, 2, 3])].tolist() == [8, 8, 0]
 
 
 def test_evaluation_survives_the_disk(tmp_path):

@@ -17,7 +17,7 @@ def test_accuracy_by_age_of_the_task():
     right[0, 0, :, 1, 0] = [True, True, False, True]
     right[0, 1] = True
     rewards = np.zeros((1, 2, 4, 2))
-    evaluation = Evaluation(rewards, rewards[..., None], rewards[..., None], changed, right)
+    evaluation = Evaluation(rewards, rewards[..., None], rewards[..., None], changed, rewards == 0, right)
     result = recognition(evaluation)
     np.testing.assert_array_equal(result.steps, [0, 1, 2, 3])
     np.testing.assert_allclose(result.accuracy, [1 / 3, 1.0, 0.0, 1.0])

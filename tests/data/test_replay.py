@@ -49,6 +49,8 @@ def test_ring():
     assert (ids(state), int(state.size), int(state.position)) == ([9, 10, 11, 12, 13], 5, 5)
     state = insert(state, block([14]))
     assert (ids(state), int(state.size), int(state.position)) == ([14, 10, 11, 12, 13], 5, 1)
+    state = insert(insert(state, block([15, 16, 17])), block([18, 19]))
+    assert (ids(state), int(state.size), int(state.position)) == ([18, 19, 16, 17, 13], 4, 2)  # 13 would stay for ever
 
 
 def test_every_leaf_is_written():
