@@ -6,23 +6,24 @@
 Where tasks change, the reward per step from `settle` steps after a change on, beside that of the same policy on the
 same tasks when nothing changes. Elsewhere, the cost (negative reward) per step from `settle` steps after the start on,
 on held-out tasks beside training tasks: on `cheetah_vel_ood` the speed error and the little that control costs.
-First episodes, deterministic policy, mean and 95 % bootstrap interval over runs, tasks and repeats.
+First episodes, deterministic policy: means over tasks and repeats, and their mean and spread over runs.
 """
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import jax
 import numpy as np
 import tyro
-from scipy import stats
 
 from benchmarks.provenance import provenance
-from benchmarks.publish import published
-from experiments import rundir
+from benchmarks.publish import published, title
+from experiments import cli, outcomes, rundir
 from experiments.evaluate import load
+from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import compilation
 from metarl_jax.types import Evaluation
 
@@ -47,19 +48,28 @@ class Config:
 
 
 def after_changes(evaluation: Evaluation, length: int) -> np.ndarray:
-    """[changes, length] rewards of the steps after each change that no other one follows within `length`."""
-    rewards, changed = (np.asarray(x).reshape(-1, *x.shape[-2:]) for x in (evaluation.rewards, evaluation.task_changed))
+    """[changes, length] rewards of the steps after each change that no other one follows within `length`, nor the
+    episode's end.
+    """
+    rewards, changed, alive = (
+        np.asarray(x).reshape(-1, *x.shape[-2:])
+        for x in (evaluation.rewards, evaluation.task_changed, evaluation.alive)
+    )
     found = []
     for episode, step, task in np.argwhere(changed):
         first, end = step + 1, step + 1 + length
-        if end <= rewards.shape[1] and not changed[episode, first : end - 1, task].any():
+        if end > rewards.shape[1] or not alive[episode, end - 1, task]:
+            continue
+        if not changed[episode, first : end - 1, task].any():
             found.append(rewards[episode, first:end, task])
     return np.array(found).reshape(-1, length)
 
 
 def settled(evaluation: Evaluation, settle: int) -> np.ndarray:
-    """[episodes x tasks] mean reward from step `settle` on."""
-    return np.asarray(evaluation.rewards)[..., settle:, :].mean(-2).ravel()
+    """Mean reward from step `settle` on, of each episode [n] that lasts so long."""
+    rewards, alive = (np.asarray(x)[..., settle:, :] for x in (evaluation.rewards, evaluation.alive))
+    lasted = alive.sum(-2)
+    return (rewards.sum(-2)[lasted > 0] / lasted[lasted > 0]).ravel()
 
 
 def played(run: Path, repeats: int, **changes: Any) -> list[Evaluation]:
@@ -69,60 +79,60 @@ def played(run: Path, repeats: int, **changes: Any) -> list[Evaluation]:
     return [jax.device_get(evaluate(state, jax.random.key(i))) for i in range(repeats)]
 
 
-def gather(config: Config, stationary: bool, settle: int) -> tuple[dict[str, np.ndarray], list[float]]:
-    """[n] rewards per step by condition, and the mean reward of each step after a change, all runs together."""
-    found: dict[str, list[np.ndarray]] = {}
-    responses: list[np.ndarray] = []
-    for run in config.runs:
-        if stationary:
-            for tasks, name in (("train", "training tasks"), ("test", "held-out tasks")):
-                found.setdefault(name, []).extend(settled(e, settle) for e in played(run, config.repeats, tasks=tasks))
-            continue
-        options = tuple(rundir.read(run, "runs")["config"]["env_options"])
-        still = played(run, config.repeats, env_options=(*options, "change_probability=0"))
-        found.setdefault("nothing changes", []).extend(settled(e, settle) for e in still)
-        moving = played(run, config.repeats)
-        found.setdefault("after a change", []).extend(
-            after_changes(e, settle + config.span)[:, settle:].mean(-1) for e in moving
-        )
-        responses += [after_changes(e, RESPONSE) for e in moving]
-    seen = np.concatenate(responses) if responses else np.zeros((0, RESPONSE))
-    response = seen.mean(0).tolist() if len(seen) else []
-    return {name: np.concatenate(values) for name, values in found.items()}, response
+def gather(run: Path, repeats: int, settle: int, span: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """[n] rewards per step of a run's policy by condition, and the rewards after each change [changes, RESPONSE].
+
+    Raises:
+      ConfigurationError: tasks change in a way that cannot be switched off.
+    """
+    about = rundir.read(run, "runs")
+    if about["environment"]["stationary"]:
+        found = {
+            name: [settled(e, settle) for e in played(run, repeats, tasks=tasks)]
+            for tasks, name in (("train", "training tasks"), ("test", "held-out tasks"))
+        }
+        return {name: np.concatenate(values) for name, values in found.items()}, np.zeros((0, RESPONSE))
+    options = tuple(about["config"]["env_options"])
+    if any(option.startswith("mode=") and option != "mode=time" for option in options):
+        raise ConfigurationError(f"{run} changes its tasks by {options}: only mode=time can be compared with no change")
+    still = played(run, repeats, env_options=(*options, "change_probability=0"))
+    moving = played(run, repeats)
+    after = [after_changes(e, settle + span)[:, settle:].mean(-1) for e in moving]
+    found = {"nothing changes": [settled(e, settle) for e in still], "after a change": after}
+    responses = np.concatenate([after_changes(e, RESPONSE) for e in moving])
+    return {name: np.concatenate(values) for name, values in found.items()}, responses
 
 
 def main(config: Config) -> None:
     """Measure, print a table, write JSON."""
     if config.repeats < 1 or not config.runs:
-        raise SystemExit("error: --repeats must be at least 1, and at least one run directory is needed")
+        raise ConfigurationError("--repeats must be at least 1, and at least one run directory is needed")
     compilation.configure()
-    abouts = [rundir.read(run, "runs") for run in config.runs]
-    names = {(about["algorithm"], about["config"]["env"]) for about in abouts}
-    if len(names) != 1:
-        raise SystemExit(f"error: runs of different experiments: {sorted(names)}")
-    algorithm, env = names.pop()
-    stationary = abouts[0]["environment"]["stationary"]
+    runs = [published(run) for run in config.runs]
+    name, env = title(runs), runs[0]["config"]["config"]["env"]
+    stationary = runs[0]["config"]["environment"]["stationary"]
     settle = config.settle if config.settle is not None else 30 if stationary else 20
-    rows: dict[str, dict[str, float]] = {}
-    found, response = gather(config, stationary, settle)
-    for name, values in found.items():
-        if len(values) < 2:
-            raise SystemExit(
-                f"error: {name} was seen {len(values)} times: more --repeats, or smaller --settle and --span"
-            )
-        interval = stats.bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(0))
-        low, high = map(float, interval.confidence_interval)
-        rows[name] = {"reward_per_step": float(values.mean()), "low": low, "high": high, "samples": len(values)}
-        print(f"{env:22}{name:18}{values.mean():9.3f}  [{low:.3f}, {high:.3f}]  n = {len(values)}")
-    base, other = (row["reward_per_step"] for row in rows.values())
+    config.out.mkdir(parents=True, exist_ok=True)
+    rows: dict[str, dict[str, Any]] = {}
+    found, responses = zip(*(gather(run, config.repeats, settle, config.span) for run in config.runs), strict=True)
+    for condition in found[0]:
+        samples = [len(one[condition]) for one in found]
+        if not all(samples):
+            raise ConfigurationError(f"{condition} was never seen: more --repeats, or smaller --settle and --span")
+        means = [float(one[condition].mean()) for one in found]
+        rows[condition] = {"per_run": means, "samples": samples, **(outcomes.spread(means) or {})}
+        over = rows[condition]
+        print(f"{env:22}{condition:18}{over['mean']:9.3f} ± {over['std']:.3f}  n = {sum(samples)}")
+    base, other = (row["mean"] for row in rows.values())
     print(f"{'':22}{'ratio':18}{other / base:9.3f}")
     content = {"machine": provenance("benchmarks.adaptation"), "env": env, "settle": settle, "span": config.span}
-    content |= {"response": response} if response else {}
-    content |= {"runs": [published(run)["config"] for run in config.runs]}
-    path = config.out / f"adaptation_{algorithm}_{env}.json"
+    if len(seen := np.concatenate(responses)):
+        content |= {"response": seen.mean(0).tolist()}
+    content |= {"runs": [run["config"] for run in runs]}
+    path = config.out / f"adaptation_{name}.json"
     path.write_text(json.dumps(content | {"rows": rows, "ratio": other / base}, indent=1) + "\n")
     print(f"wrote {path}")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    sys.exit(cli.command(Config, main))

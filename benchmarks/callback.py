@@ -12,6 +12,7 @@ scan, with arrays of these sizes; `physics`: all of it and XLA's packing, in a s
 
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,13 +23,14 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from benchmarks.physics import BENCHMARKS, TABLE, stack
 from benchmarks.programs import seconds
 from benchmarks.provenance import provenance
+from envs.errors import choose
 from envs.physics import models, native
 from envs.physics.dynamics import with_derived
+from experiments import cli
 
 STAGES = ("engine", "rows", "float32", "callback", "physics", "stack")
 
@@ -145,6 +147,8 @@ def measure(config: Config, body: str, threads: int) -> dict[str, Any]:
 
 def main(config: Config) -> None:
     """Measure, print a table, write JSON."""
+    for body in config.bodies:
+        choose("body", body, BENCHMARKS)
     info = provenance("benchmarks.callback")
     print(f"{info['cpu']} x {info['cores']}, load {info['load_average']}; ms per control step of {config.batch}")
     print(f"{'body':14}{'threads':>8}" + "".join(f"{name:>10}" for name in STAGES))
@@ -160,4 +164,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    sys.exit(cli.command(Config, main))

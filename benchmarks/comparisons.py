@@ -9,6 +9,7 @@ analysis's to `er_trl_<analysis>_<benchmark>`, and rewrites the tables. Without 
 import dataclasses
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,9 +20,10 @@ from scipy import stats
 from benchmarks import er_trl_tables, figures
 from benchmarks.provenance import provenance
 from benchmarks.readme import RESULTS, ROOT, table
-from experiments import arms
+from experiments import cli, outcomes
 from experiments.arms import Budget
 from metarl_jax.analysis.statistics import seeds_needed
+from metarl_jax.errors import ConfigurationError
 
 DOCS = ROOT / "docs"
 BLOCK = re.compile(
@@ -54,7 +56,9 @@ def publish(path: Path) -> None:
     try:
         content = json.loads(file.read_text())
     except (OSError, json.JSONDecodeError) as error:
-        raise SystemExit(f"error: {path} holds no finished comparison or analysis (no readable {file.name})") from error
+        raise ConfigurationError(
+            f"{path} holds no finished comparison or analysis (no readable {file.name})"
+        ) from error
     name = path.name
     if "config" in content:
         name = "_".join(("er_trl", content["config"]["analysis"], *([content["env"]] if "env" in content else [])))
@@ -73,7 +77,7 @@ def told(over: dict[str, float] | None, digits: int) -> str:
 
 def answer(name: str, content: dict[str, Any]) -> str:
     """A comparison in Markdown."""
-    found = arms.summarise(content["arms"], list(next(iter(content["summary"].values()))))
+    found = outcomes.summarise(content["arms"], list(next(iter(content["summary"].values()))))
     names = list(dict.fromkeys((*found, *(ALGORITHMS if name.startswith("algorithms_") else ()))))
     measures = [m for m in next(iter(found.values())) if any(one[m] for one in found.values())]
     over = [found.get(arm, dict.fromkeys(measures)) for arm in names]
@@ -92,10 +96,10 @@ def seeds_by_result() -> str:
     """How many seeds would tell the first arm of each comparison in docs/timrl.md from the others, by their returns."""
     rows = []
     for path in sorted(path for kind in ("timrl_*", "algorithms_*") for path in RESULTS.glob(f"{kind}.json")):
-        outcomes = json.loads(path.read_text()).get("arms")
-        if outcomes is None:  # published runs
+        arms = json.loads(path.read_text()).get("arms")
+        if arms is None:  # published runs
             continue
-        (first, base), *others = ((arm, np.array([run["test_return"] for run in outcomes[arm]])) for arm in outcomes)
+        (first, base), *others = ((arm, np.array([run["test_return"] for run in runs])) for arm, runs in arms.items())
         for arm, returns in others:
             difference, stds = returns.mean() - base.mean(), (base.std(ddof=1), returns.std(ddof=1))
             p = stats.ttest_ind(base, returns, equal_var=False).pvalue
@@ -159,4 +163,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    sys.exit(cli.command(Config, main))

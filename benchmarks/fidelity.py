@@ -8,6 +8,7 @@ returns, and the mean difference with its 95 % bootstrap interval over held-out 
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,10 @@ from scipy import stats
 from benchmarks.provenance import provenance
 from envs.benchmarks import BENCHMARKS
 from envs.physics.models import VARIANTS
-from experiments.evaluate import load
+from experiments import cli
+from experiments.evaluate import each_task, load
+from metarl_jax.analysis.evaluation import HeldOutTasks
+from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import compilation
 
 
@@ -36,11 +40,11 @@ class Config:
 
 
 def returns(run: Path, variant: str, repeats: int) -> np.ndarray:
-    """[seeds * tasks] first-episode returns of a run's policy, means over the same `repeats` starts on each variant."""
+    """[tasks] first-episode returns of a run's policy: means over seeds and `repeats` starts, the same on both."""
     experiment, state, _ = load(run, 1, variant=variant)
     evaluate = jax.jit(experiment.trainer.evaluate)
     values = [np.asarray(evaluate(state, jax.random.key(i)).returns)[:, 0] for i in range(repeats)]
-    return np.mean(values, 0).ravel()
+    return each_task(np.mean(values, (0, 1))[None], HeldOutTasks.of(experiment.test_tasks))[0][0]
 
 
 def row(run: Path, repeats: int) -> dict[str, Any]:
@@ -71,8 +75,9 @@ def row(run: Path, repeats: int) -> dict[str, Any]:
 def main(config: Config) -> None:
     """Compare, print a table, write JSON."""
     if config.repeats < 1:
-        raise SystemExit(f"error: --repeats must be at least 1, got {config.repeats}")
+        raise ConfigurationError(f"--repeats must be at least 1, got {config.repeats}")
     compilation.configure()
+    config.out.parent.mkdir(parents=True, exist_ok=True)
     rows = []
     print(f"{'benchmark':22}{'fast':>10}{'reference':>11}{'difference':>12}{'95 % interval':>20}{'percent':>9}")
     for run in config.runs:
@@ -87,4 +92,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    sys.exit(cli.command(Config, main))

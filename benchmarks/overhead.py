@@ -10,17 +10,17 @@ side by side: in each of `repeats` rounds every method runs once; the median of 
 import dataclasses
 import json
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 
 import jax
-import tyro
 
 import envs
 from benchmarks import figures as published
 from benchmarks.programs import offline_update, ratio, side_by_side
 from benchmarks.provenance import provenance
-from experiments import er_trl
+from experiments import cli, er_trl
 from metarl_jax.agents.comrl import METHODS
 from metarl_jax.analysis import figures
 from metarl_jax.training import compilation
@@ -101,4 +101,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    sys.exit(cli.command(Config, main))

@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,15 +24,16 @@ import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-import tyro
 from mujoco.batch import Batch
 
 import envs
 from benchmarks.programs import seconds
 from benchmarks.provenance import provenance
 from envs.benchmarks import BENCHMARKS as TABLE
+from envs.errors import choose
 from envs.physics import models
 from envs.physics.dynamics import with_derived
+from experiments import cli
 
 BENCHMARKS = {
     "half_cheetah": "cheetah_vel",
@@ -155,6 +157,8 @@ LINE = "{:14}{:11}{:12}{:>7}{:>13}{:>9}{:>11}{:>10}"
 
 def main(config: Config) -> None:
     """Measure, print a table, write JSON."""
+    for body in config.bodies:
+        choose("body", body, BENCHMARKS)
     if "mjx" in config.engines:  # before XLA starts: on a CPU its thread pool can hang (see envs/physics/mjx.py)
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
     info = provenance("benchmarks.physics") | {"xla_flags": os.environ.get("XLA_FLAGS", "")}
@@ -179,4 +183,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    sys.exit(cli.command(Config, main))

@@ -10,6 +10,8 @@ the others' figure.
 
 import dataclasses
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +19,8 @@ import tyro
 
 from benchmarks import figures
 from benchmarks.provenance import provenance
+from experiments import cli
+from metarl_jax.errors import ConfigurationError
 from metarl_jax.training.logging import read_metrics
 
 CURVE = (
@@ -62,9 +66,9 @@ def published(run: Path) -> dict[str, Any]:
         points = [r for r in read_metrics(run / "metrics.jsonl") if r.get("test_return") is not None]
         config, summary = (json.loads((run / f"{name}.json").read_text()) for name in ("config", "summary"))
     except (OSError, json.JSONDecodeError) as error:
-        raise SystemExit(f"error: {run} holds no finished run (config.json, metrics.jsonl, summary.json)") from error
+        raise ConfigurationError(f"{run} holds no finished run (config.json, metrics.jsonl, summary.json)") from error
     if not points:
-        raise SystemExit(f"error: {run} was never evaluated")
+        raise ConfigurationError(f"{run} was never evaluated")
     settings = config["config"]
     settings["run"]["run_dir"] = None  # says nothing on another machine
     if isinstance(settings["data"], str):  # a data set, of which the name says enough
@@ -76,20 +80,34 @@ def published(run: Path) -> dict[str, Any]:
     }
 
 
-def title(run: dict[str, Any]) -> str:
-    """Name of the file that a published run belongs to."""
-    settings = run["config"]["config"]
-    oracle = ["oracle"] if settings["agent"].get("belief") == "oracle" else []
-    return "_".join([run["config"]["algorithm"], settings["env"], settings["preset"], *oracle])
+def title(runs: Sequence[dict[str, Any]]) -> str:
+    """Name of what published runs of one experiment show: algorithm, benchmark with its options, preset.
+
+    Raises:
+      ConfigurationError: they are of several experiments, or trained with different settings, other than ER-TRL's
+        methods.
+    """
+    names, settings = set(), set()
+    for run in runs:
+        config = run["config"]["config"]
+        agent = {name: value for name, value in config["agent"].items() if name != "method"}
+        variant = [config["variant"]] if config.get("variant", "fast") != "fast" else []
+        oracle = ["oracle"] if agent.get("belief") == "oracle" else []
+        options = [option.replace("=", "-") for option in config.get("env_options", ())]
+        names.add("_".join([run["config"]["algorithm"], config["env"], *options, *variant, config["preset"], *oracle]))
+        settings.add(json.dumps(config | {"agent": agent, "run": None}, sort_keys=True))
+    if len(names) != 1:
+        raise ConfigurationError(f"runs of different experiments: {', '.join(sorted(names))}")
+    if len(settings) != 1:
+        raise ConfigurationError(f"runs of {names.pop()} with different settings (see their config.json)")
+    return names.pop()
 
 
 def main(config: Config) -> None:
     """Write one file for all runs, and their figures."""
     runs = [published(run) for run in config.runs]
-    names = {title(run) for run in runs}
-    if len(names) != 1:
-        raise SystemExit(f"error: runs of different experiments: {', '.join(sorted(names))}")
-    path = config.out / f"{names.pop()}.json"
+    path = config.out / f"{title(runs)}.json"
+    config.out.mkdir(parents=True, exist_ok=True)
     machine = {k: v for k, v in provenance("benchmarks.publish").items() if k in ("cpu", "cores", "device")}
     path.write_text(json.dumps({"note": config.note, "machine": machine, "runs": runs}, indent=1) + "\n")
     finals = ", ".join(f"{r['summary']['test_return']:.1f}" for r in runs)
@@ -100,4 +118,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    sys.exit(cli.command(Config, main))

@@ -18,6 +18,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- results: written by benchmarks/readme.py -->\n", "<!-- end of results -->\n"
 
 LEARNING = [f"moss_{env}_fast" for env in REFERENCES]
+ADAPTATION = sorted(path.stem for path in RESULTS.glob("adaptation_*.json"))
 RECOGNITION = sorted(path.stem for path in RESULTS.glob("timrl_*_fast.json"))
 """Results that are told by return and by recognition, with figures."""
 EARLY = 5
@@ -41,7 +42,7 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 def reached(env: str, curve: list[dict[str, Any]]) -> str:
     """When each target of the benchmark was reached; see `time_to_return`."""
-    found = [(target, crossing(curve, target)) for target in ROWS[env].targets]
+    found = [(target, crossing(curve, target)) for target in (ROWS[env].targets if env in ROWS else ())]
     return ", ".join(f"{target:g} after {at['seconds']:.0f} s" for target, at in found if at) or "-"
 
 
@@ -61,6 +62,18 @@ def learning() -> str:
     head = ["benchmark", "seed", "env steps", "training seconds", "compilation", "reached", "final", "best"]
     head.append("reference level")
     return table(head, rows) + figures.gallery(LEARNING)
+
+
+def adaptation() -> str:
+    """Rewards per step in the two conditions of every measurement."""
+    rows = []
+    for measured in map(read, ADAPTATION):
+        about = measured["runs"][0]["config"]
+        belief = "the task itself" if about["agent"]["belief"] == "oracle" else "inferred"
+        values = [f"{name}: {found['mean']:.2f} ± {found['std']:.2f}" for name, found in measured["rows"].items()]
+        rows.append([f"`{measured['env']}`", str(len(measured["runs"])), belief, str(measured["settle"]), *values])
+        rows[-1].append(f"{measured['ratio']:.2f}")
+    return table(["benchmark", "seeds", "belief", "from step", "reward per step", "reward per step", "ratio"], rows)
 
 
 def recognition() -> str:
@@ -194,9 +207,14 @@ sees it, with all of these, and the whole stack.
 SECTION = """\
 Zero-shot first episode on held-out tasks, deterministic policy, `--preset=fast`, one core of a 2-core machine per
 run. A return counts as reached when the mean of three evaluations in a row is at least as high. Figures: dashed, the
-reference levels; several seeds are thin lines, with their interquartile mean and its 95 % bootstrap interval:
+reference levels and the oracle; several seeds are thin lines, with their interquartile mean and its 95 % bootstrap
+interval:
 
 {learning}
+The same policies some steps after a change of task and when nothing changes, and where tasks do not change, some
+steps after the start on tasks outside the training range and inside (`python -m benchmarks.adaptation`):
+
+{adaptation}
 TIMRL's recogniser on held-out tasks, over all steps of the first episode and, at the end, some steps after its start or
 the last task change:
 
@@ -219,7 +237,7 @@ The same policy on both model variants, from the same initial states (`python -m
 def rewritten(text: str) -> str:
     """`text` with the tables and figures between its markers replaced."""
     before, rest = text.split(BEGIN)
-    makers = (learning, recognition, offline_rl, physics, callback, fidelity)
+    makers = (learning, adaptation, recognition, offline_rl, physics, callback, fidelity)
     shown = SECTION.format(**{make.__name__: make() for make in makers})
     return before + BEGIN + shown + END + rest.split(END)[1]
 

@@ -21,6 +21,9 @@ class Reference(NamedTuple):
 REFERENCES = {
     "cheetah_vel": (Reference("idle", (-300,)), Reference("CEMRL", (-25, -17), "13-22 h on a GPU")),
     "cheetah_dir": (Reference("idle", (0,)), Reference("CEMRL", (1630, 1998), "18-22 h on a GPU")),
+    "cheetah_vel_ood": (Reference("idle", (-636,)),),
+    "cheetah_vel_nonstat": (Reference("idle", (-733,)),),
+    "cheetah_dir_nonstat": (Reference("idle", (0,)),),
     "point_robot": (Reference("idle", (-21,)),),
     "cheetah_multitask": (Reference("idle", (-200,)),),
     "ant_multitask": (Reference("idle", (-200,)),),

@@ -86,8 +86,11 @@ def main(config: Config) -> int:
     """Train what is missing, print a table, write JSON; returns the exit code."""
     if config.env not in ROWS:
         raise ConfigurationError(f"no targets for {config.env!r}: choose {', '.join(ROWS)}")
-    if not config.seeds:
-        raise ConfigurationError("--seeds needs at least one seed")
+    arms.check_seeds(config.seeds)
+    if config.flags and not config.name:
+        raise ConfigurationError("--flags needs a --name, which tells the variant's files from the preset's")
+    if config.minutes is not None and not config.minutes > 0:
+        raise ConfigurationError(f"--minutes must be positive, got {config.minutes}")
     row = ROWS[config.env]
     minutes = config.minutes or row.minutes
     config.out.mkdir(parents=True, exist_ok=True)
@@ -116,4 +119,4 @@ def main(config: Config) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.guarded(lambda: main(cli.parse(Config, sys.argv[1:]))))
+    sys.exit(cli.command(Config, main))

@@ -12,18 +12,18 @@ runs side by side: in each of `repeats` rounds every program runs once; the medi
 import dataclasses
 import json
 import statistics
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import tyro
 
 import envs
 from benchmarks.programs import GEMM_FLOPS, Program, Work, gemm, offline_update, ratio, side_by_side
 from benchmarks.provenance import provenance
-from experiments import er_trl
+from experiments import cli, er_trl
 from experiments import moss as experiment
 from metarl_jax.agents import moss
 from metarl_jax.learners import sac
@@ -198,4 +198,4 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    sys.exit(cli.command(Config, main))

@@ -43,7 +43,7 @@ def ablate(config: Config) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Ablate as the command line says; returns the exit code."""
-    return cli.guarded(lambda: ablate(cli.parse(Config, list(sys.argv[1:] if argv is None else argv))))
+    return cli.command(Config, ablate, argv)
 
 
 if __name__ == "__main__":

@@ -13,17 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from scipy.optimize import linear_sum_assignment
-
-from experiments import cli, rundir
-from metarl_jax.analysis import curves, figures
-from metarl_jax.analysis import evaluation as evaluations
-from metarl_jax.analysis.statistics import bootstrap_interval, iqm
+from experiments import cli, outcomes, rundir
+from metarl_jax.analysis import curves
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training.logging import read_metrics, write_json
 from metarl_jax.training.loop import RunConfig
-from metarl_jax.training.report import recent_scores
 
 
 class Arm(NamedTuple):
@@ -115,6 +109,14 @@ def side_by_side(jobs: int, calls: Sequence[Callable[[set[int]], None]]) -> None
             pass
 
 
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raise `ConfigurationError` for no seeds, or one that is there twice."""
+    if not seeds:
+        raise ConfigurationError("--seeds needs at least one seed")
+    if len(set(seeds)) < len(seeds):
+        raise ConfigurationError(f"--seeds: each at most once, got {' '.join(map(str, seeds))}")
+
+
 def train(env: str, arm: Arm, seeds: Sequence[int], budget: Budget, run: Path, cores: set[int] | None = None) -> None:
     """One run in a process of its own, bound to `cores` if there are any; one that is there goes on until its budget
     is spent.
@@ -150,132 +152,23 @@ def check_same(run: Path, arm: Arm, env: str, stored: dict[str, Any]) -> None:
     """Raise `ConfigurationError` if a run that is there was trained with other settings than the arm's."""
     module: Any = importlib.import_module(cli.ALGORITHMS[arm.algorithm])
     wanted = cli.configure(module, [f"--env={env}", *arm.flags])
-    found = rundir.flatten(rundir.fill(wanted, stored, run))
+    found = rundir.flatten(rundir.fill(module.Config(), stored, run))
     budget = {field.name for field in dataclasses.fields(RunConfig)}
     for name, value in rundir.flatten(wanted).items():
         if name not in budget and found[name] != value:
             raise ConfigurationError(f"{run} was trained with --{name}={found[name]}, not {value}: name another --out")
 
 
-def matched_accuracy(components: np.ndarray, classes: np.ndarray) -> float | None:
-    """Share of steps whose most likely component is the one that stands for the task's class, under the best matching.
-
-    None where there is one class, or one component: nothing is told apart.
-
-    Args:
-      components: [T, N, c] responsibilities.
-      classes: [N].
-    """
-    chosen = components.argmax(-1)
-    names = np.unique(classes)
-    if len(names) < 2 or components.shape[-1] < 2:
-        return None
-    table = np.array([[np.mean((chosen == k) & (classes == c)) for k in range(components.shape[-1])] for c in names])
-    return float(table[linear_sum_assignment(-table)].sum())
-
-
-def component_shares(components: np.ndarray, family: np.ndarray, names: Sequence[str]) -> dict[str, float]:
-    """Share of each base task's steps in which each component is the most likely one: `goal as component 0`, ...
-
-    Args:
-      components: [T, N, c] responsibilities.
-      family: base task [N].
-      names: of base tasks.
-    """
-    chosen = components.argmax(-1)
-    return {
-        f"{names[i]} as component {k}": float(np.mean(chosen[:, family == i] == k))
-        for i in np.unique(family)
-        for k in range(components.shape[-1])
-    }
-
-
-def outcome(run: Path, place: int = 0) -> dict[str, Any]:
-    """Numbers of a finished run, of the seed at a `place` among its vmapped ones.
-
-    With scores, `score <family>` is the mean over its last evaluations; with several components and tasks that do not
-    change there are `component_shares`. `test_return_by_family`, `recognition_accuracy` and `cluster_purity` are those
-    of all seeds.
-    """
-    evaluated = [r for r in read_metrics(run / "metrics.jsonl") if r.get("test_return") is not None]
-    last, scores = evaluated[-1], recent_scores(evaluated)
-    evaluation, tasks = evaluations.load(run / "evaluation.npz")
-    classes = tasks.family if len(np.unique(tasks.family)) > 1 else tasks.label
-    about = json.loads((run / "config.json").read_text())
-    stationary = about["environment"]["stationary"]  # otherwise the tasks are those of the first steps alone
-    components = np.asarray(evaluation.components)[place, 0]
-    matched = matched_accuracy(components, classes) if stationary else None
-    several = stationary and components.shape[-1] > 1
-    shares = component_shares(components, tasks.family, about["environment"]["families"]) if several else {}
-    return {
-        "test_return": last.get("test_return_per_seed", [last["test_return"]])[place],
-        "test_return_by_family": last["test_return_by_family"],
-        "recognition_accuracy": last.get("recognition_accuracy"),
-        "cluster_purity": last.get("test_cluster_purity"),
-        "matched_accuracy": matched,
-        "epoch": last["epoch"],
-        "env_steps": last["env_steps"],
-        "seconds": last["seconds"],
-        "commit": about["commit"],
-        **shares,
-        **{f"score {name}": float(seeds[place]) for name, seeds in scores.items()},
-    }
-
-
-def spread(values: Sequence[float | None]) -> dict[str, float] | None:
-    """Mean, sample standard deviation, interquartile mean and its 95 % bootstrap interval over seeds.
-
-    None without values.
-    """
-    if any(value is None for value in values):
-        return None
-    column = np.asarray(values, float)[:, None]
-    low, high = bootstrap_interval(column)
-    return {
-        "mean": float(column.mean()),
-        "std": float(column.std(ddof=1)) if len(column) > 1 else 0.0,
-        "iqm": float(iqm(column)[0]),
-        "low": float(low[0]),
-        "high": float(high[0]),
-    }
-
-
-def summarise(
-    outcomes: Mapping[str, Sequence[Mapping[str, Any]]], measures: Sequence[str]
-) -> dict[str, dict[str, dict[str, float] | None]]:
-    """The `spread` of every measure over the seeds of every arm."""
-    return {
-        name: {measure: spread([run[measure] for run in runs]) for measure in measures}
-        for name, runs in outcomes.items()
-    }
-
-
-def draw(path: Path, title: str, outcomes: Mapping[str, Sequence[Mapping[str, Any]]], measures: Sequence[str]) -> None:
-    """Measures of every arm: seeds as points, interquartile mean and interval."""
-    figure, axes = figures.new(len(measures), width=max(4.0, 1.3 * len(outcomes)))
-    for axis, measure in zip(axes, measures, strict=True):
-        for place, runs in enumerate(outcomes.values()):
-            values = [run[measure] for run in runs]
-            over = spread(values)
-            if over is None:
-                continue
-            axis.plot([place] * len(values), values, "o", color="0.7", markersize=4)
-            error = [[over["iqm"] - over["low"]], [over["high"] - over["iqm"]]]
-            axis.errorbar([place], [over["iqm"]], yerr=error, fmt="s", capsize=4, color="C0")
-        axis.set_xticks(range(len(outcomes)), list(outcomes), rotation=20, ha="right")
-        axis.set(ylabel=measure.replace("_", " "))
-    axes[0].set_title(title, loc="left", fontsize=10)
-    figures.save(figure, path)
-
-
 def compare(comparison: Comparison, config: Config, folder: Path) -> None:
     """Run what is missing, print a table, write comparison.json, comparison.png and curves.png.
 
     Raises:
-      ConfigurationError: no seeds, or a run failed.
+      ConfigurationError: no seeds, the same twice, vmapped ones that do not follow each other, or a run failed.
     """
-    if not config.seeds:
-        raise ConfigurationError("--seeds needs at least one seed")
+    check_seeds(config.seeds)
+    if config.vmap and config.seeds != (wanted := tuple(range(config.seeds[0], config.seeds[0] + len(config.seeds)))):
+        such = " ".join(map(str, wanted))
+        raise ConfigurationError(f"--vmap=True trains seeds that follow each other, such as --seeds {such}")
     budget = Budget.of(dataclasses.asdict(config))
     groups = [config.seeds] if config.vmap else [(seed,) for seed in config.seeds]
     runs: dict[str, list[Path]] = {}
@@ -286,28 +179,32 @@ def compare(comparison: Comparison, config: Config, folder: Path) -> None:
         for group, run in zip(groups, runs[name], strict=True):
             calls.append(partial(train, comparison.env, arm, group, budget, run))
     side_by_side(config.jobs, calls)
-    outcomes = {
-        name: [outcome(run, place) for run, group in zip(found, groups, strict=True) for place in range(len(group))]
-        for name, found in runs.items()
+    found = {
+        name: [
+            outcomes.outcome(run, place)
+            for run, group in zip(folders, groups, strict=True)
+            for place in range(len(group))
+        ]
+        for name, folders in runs.items()
     }
-    summary = summarise(outcomes, comparison.measures)
+    summary = outcomes.summarise(found, comparison.measures)
     heads = "".join(f"{measure.replace('_', ' '):>26}" for measure in comparison.measures)
     heading = f"{comparison.title} ({comparison.env}, {budget})"
     print(f"{heading}\n{'':28}{heads}")
     for name, over in summary.items():
-        means = ((found["mean"] if found else None) for found in over.values())
+        means = ((spread["mean"] if spread else None) for spread in over.values())
         print(f"{name:28}" + "".join(f"{'-':>26}" if mean is None else f"{mean:26.3f}" for mean in means))
     about = json.loads((next(iter(runs.values()))[0] / "config.json").read_text())
     content = {name: about[name] for name in ("versions", "devices", "machine") if name in about}
     content |= {"title": comparison.title, "env": comparison.env, budget.unit: budget.amount}
     content |= {"seeds": config.seeds, "vmap": config.vmap, "jobs": config.jobs}
     content |= {"flags": {name: [rundir.portable(flag) for flag in arm.flags] for name, arm in comparison.arms.items()}}
-    write_json(folder / "comparison.json", content | {"summary": summary, "arms": outcomes})
+    write_json(folder / "comparison.json", content | {"summary": summary, "arms": found})
     told = [m for m in comparison.measures if any(over[m] for over in summary.values())]
-    draw(folder / "comparison.png", heading, outcomes, told)
+    outcomes.draw(folder / "comparison.png", heading, found, told)
     learning = {
-        name: [curve for run in found for curve in curves.curves(read_metrics(run / "metrics.jsonl"))]
-        for name, found in runs.items()
+        name: [curve for run in folders for curve in curves.curves(read_metrics(run / "metrics.jsonl"))]
+        for name, folders in runs.items()
     }
     curves.draw_groups(folder / "curves.png", learning)
     print("\n".join(str(folder / name) for name in ("comparison.json", "comparison.png", "curves.png")))

@@ -17,8 +17,8 @@ import numpy as np
 import envs
 from envs.wrappers import reveal_task
 from experiments import cli, rundir
-from experiments.offline_presets import Config, presets_for
-from experiments.setup import counts
+from experiments.collection_settings import Config, check, presets_for, replay_rows, settings
+from experiments.setup import counts, options_of
 from metarl_jax.agents import reactive
 from metarl_jax.data import offline, offline_file
 from metarl_jax.data.offline_file import reading
@@ -31,30 +31,6 @@ from metarl_jax.types import Transition
 
 FAILED = 1
 """Exit code of a collection whose agents went non-finite."""
-
-
-def check(config: Config) -> Path:
-    """The file to write; raises `ConfigurationError` for a value out of range or a file that must not be written."""
-    for name in ("epochs", "checkpoints", "episodes", "num_envs", "initial_episodes"):
-        if getattr(config, name) < 1:
-            raise ConfigurationError(f"--{name} must be at least 1, got {getattr(config, name)}")
-    if config.seed < 0:
-        raise ConfigurationError(f"--seed must be at least 0, got {config.seed}")
-    if config.checkpoints > config.epochs:
-        raise ConfigurationError(f"--checkpoints ({config.checkpoints}) must not exceed --epochs ({config.epochs})")
-    if config.out is None:
-        Path("data").mkdir(exist_ok=True)
-    path = Path(config.out or f"data/{config.env}.h5").absolute()
-    if not path.parent.is_dir():
-        raise ConfigurationError(f"--out: there is no directory for {path}")
-    if path.is_dir():
-        raise ConfigurationError(f"--out: {path} is a directory")
-    return path
-
-
-def settings(config: Config) -> tuple[str, ...]:
-    """Everything that decides what is in the file, as name=value."""
-    return tuple(f"{name}={value}" for name, value in rundir.flatten(config).items() if name != "out")
 
 
 def check_same(path: Path, found: Sequence[str], wanted: Sequence[str]) -> None:
@@ -71,11 +47,6 @@ def splits(env: envs.Environment) -> np.ndarray:
     index = {name: max(1, offline.SPLITS.index(name)) if name in offline.SPLITS else 1 for name in env.spec.subtasks}
     held_out = [index[env.spec.subtasks[label]] for label in np.asarray(env.test_tasks.label)]
     return np.array([0] * env.train_tasks.family.shape[0] + held_out, np.int32)
-
-
-def replay_rows(config: Config, horizon: int) -> int:
-    """Episodes that one agent's replay holds: as many as it may, or as there will be."""
-    return min(config.replay_size // horizon, config.initial_episodes + (config.epochs + 1) * config.num_envs)
 
 
 def build(config: Config, env: envs.Environment) -> tuple[Collector, Any]:
@@ -105,7 +76,7 @@ def collect(config: Config) -> int:
             before = json.loads((work / "settings.json").read_text())
         check_same(work, before, settings(config))
     compilation.configure()
-    env = envs.make(config.env, config.physics, config.variant, **cli.parse_options(config.env_options))
+    env = envs.make(config.env, config.physics, config.variant, **options_of(config.env_options))
     collector, tasks = build(config, env)
     with interrupt.listen() as signal, Terminal() as terminal:
         if not path.exists():
@@ -155,7 +126,9 @@ def report(path: Path, terminal: Terminal) -> None:
     terminal.table("Summary", {"file": path, **size, **rows})
     where = shlex.quote(str(path))
     terminal.say(f"look at it: python -m experiments.inspect_data {where}")
-    terminal.say(f"learn from it: python -m experiments.er_trl --env={found.env} --data={where}")
+    options = ["--env_options", *map(shlex.quote, found.env_options)] if found.env_options else []
+    command = ["python -m experiments.er_trl", f"--env={found.env}", f"--variant={found.variant}", *options]
+    terminal.say(f"learn from it: {' '.join([*command, f'--data={where}'])}")
 
 
 class _Run:

@@ -1,8 +1,9 @@
-"""Sizes of the collection of offline data: what is cheap, what is like the publication."""
+"""What offline data is collected with: flags, and presets of what is cheap and what is like the publication."""
 
 import dataclasses
+from pathlib import Path
 
-from experiments import presets
+from experiments import presets, rundir
 from metarl_jax.agents import reactive
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import sac
@@ -103,3 +104,41 @@ def presets_for(preset: str, env: str) -> Config:
         replay_size=60_000,
         agent=reactive.Config(learner, updates=256),
     )
+
+
+def check(config: Config) -> Path:
+    """The file to write; raises `ConfigurationError` for a value out of range or a file that must not be written."""
+    for name in ("epochs", "checkpoints", "episodes", "num_envs", "initial_episodes"):
+        if getattr(config, name) < 1:
+            raise ConfigurationError(f"--{name} must be at least 1, got {getattr(config, name)}")
+    if config.seed < 0:
+        raise ConfigurationError(f"--seed must be at least 0, got {config.seed}")
+    if config.checkpoints > config.epochs:
+        raise ConfigurationError(f"--checkpoints ({config.checkpoints}) must not exceed --epochs ({config.epochs})")
+    if config.out is None:
+        Path("data").mkdir(exist_ok=True)
+    path = Path(config.out or f"data/{config.env}.h5").absolute()
+    if not path.parent.is_dir():
+        raise ConfigurationError(f"--out: there is no directory for {path}")
+    if path.is_dir():
+        raise ConfigurationError(f"--out: {path} is a directory")
+    return path
+
+
+def settings(config: Config) -> tuple[str, ...]:
+    """Everything that decides what is in the file, as name=value."""
+    return tuple(f"{name}={value}" for name, value in rundir.flatten(config).items() if name != "out")
+
+
+def replay_rows(config: Config, horizon: int) -> int:
+    """Episodes that one agent's replay holds: as many as it may, or as there will be.
+
+    Raises:
+      ConfigurationError: the replay cannot hold the episodes that one epoch collects.
+    """
+    least = max(config.num_envs, config.initial_episodes) * horizon
+    if config.replay_size < least:
+        raise ConfigurationError(
+            f"--replay_size must be at least {least}, a block of episodes, got {config.replay_size}"
+        )
+    return min(config.replay_size // horizon, config.initial_episodes + (config.epochs + 1) * config.num_envs)

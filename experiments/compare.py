@@ -48,7 +48,7 @@ def compare(config: Config) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare as the command line says; returns the exit code."""
-    return cli.guarded(lambda: compare(cli.parse(Config, list(sys.argv[1:] if argv is None else argv))))
+    return cli.command(Config, compare, argv)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -80,6 +81,12 @@ def load(config: Config, env: envs.Environment) -> tuple[OfflineData, Metadata, 
             f"--data is needed: collect it by python -m experiments.collect_offline --env={config.env} --out=FILE"
         )
     data, metadata = offline_file.load(Path(config.data), env.spec)
+    if metadata.variant != env.spec.variant:
+        warnings.warn(
+            f"{config.data} was collected on {metadata.variant} models, policies act on {env.spec.variant} ones: "
+            f"--variant={metadata.variant} is the same",
+            stacklevel=2,
+        )
     normalizer = normalizers.choose(config.normalizer, data, metadata)  # one scale for all qualities
     data, metadata = offline.quality(data, metadata, config.quality, config.sigma)
     return data._replace(task=type(env.test_tasks)(*data.task)), metadata, normalizer

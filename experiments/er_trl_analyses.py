@@ -262,7 +262,7 @@ def analyse(config: Config) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Analyse as the command line says; returns the exit code."""
-    return cli.guarded(lambda: analyse(cli.parse(Config, list(sys.argv[1:] if argv is None else argv))))
+    return cli.command(Config, analyse, argv)
 
 
 if __name__ == "__main__":

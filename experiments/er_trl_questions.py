@@ -74,7 +74,7 @@ def comparison(config: Config) -> Comparison:
             offline.quality(data, metadata, name)
         variants = {name: (f"--quality={name}",) for name in config.qualities}
     options = ("--env_options", *metadata.env_options) if metadata.env_options else ()
-    common = (f"--data={config.data}", *options)
+    common = (f"--data={config.data}", f"--variant={metadata.variant}", *options)
     found = {
         f"{method}, {name}": Arm("er_trl", (*common, f"--method={method}", *flags))
         for method in methods
@@ -94,7 +94,7 @@ def ask(config: Config) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Answer the question that the command line asks; returns the exit code."""
-    return cli.guarded(lambda: ask(cli.parse(Config, list(sys.argv[1:] if argv is None else argv))))
+    return cli.command(Config, ask, argv)
 
 
 if __name__ == "__main__":

@@ -56,11 +56,10 @@ def load(path: str) -> Run:
     config = config_of(path)
     experiment, state, _ = evaluate.load(path)
     (data,) = experiment.trainer.constants
-    host = jax.device_get(data)
-    rows = er_trl.chosen_tasks(config, host)
-    scale = offline_trainer.moments(host, rows)
+    rows = er_trl.chosen_tasks(config, data)
+    scale = offline_trainer.moments(data, rows)
     agent = comrl.make(config.agent, experiment.spec, scale, rows)
-    return Run(Path(path), config, experiment.spec, data, rows, scale, agent, state.agent)
+    return Run(Path(path), config, experiment.spec, jax.device_put(data), rows, scale, agent, state.agent)
 
 
 def named(paths: Sequence[str]) -> dict[str, str]:

@@ -150,7 +150,7 @@ def show(title: str, returns: np.ndarray, tasks: HeldOutTasks, spec: EnvSpec, me
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Evaluate as the command line says; returns the exit code."""
-    return cli.guarded(lambda: evaluate(cli.parse(Config, list(sys.argv[1:] if argv is None else argv))))
+    return cli.command(Config, evaluate, argv)
 
 
 if __name__ == "__main__":

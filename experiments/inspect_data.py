@@ -94,7 +94,7 @@ def _ends(data: OfflineData, n: int) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Inspect as the command line says; returns the exit code."""
-    return cli.guarded(lambda: inspect(cli.parse(Config, list(sys.argv[1:] if argv is None else argv))))
+    return cli.command(Config, inspect, argv)
 
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ def sweep(config: Config) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Sweep as the command line says; returns the exit code."""
-    return cli.guarded(lambda: sweep(cli.parse(Config, list(sys.argv[1:] if argv is None else argv))))
+    return cli.command(Config, sweep, argv)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def ask(config: Config) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Answer the question that the command line asks; returns the exit code."""
-    return cli.guarded(lambda: ask(cli.parse(Config, list(sys.argv[1:] if argv is None else argv))))
+    return cli.command(Config, ask, argv)
 
 
 if __name__ == "__main__":

@@ -57,8 +57,13 @@ def test_rewards_are_counted_from_some_steps_after_a_change():
     changed[0, [2, 9], 0] = changed[0, [2, 4], 1] = True
     rewards = np.arange(12.0)[None, :, None] + 100.0 * np.arange(3)
     nothing = np.zeros((*rewards.shape, 1))
-    one = Evaluation(rewards, nothing, nothing, changed, nothing)
-    batched = Evaluation(*(np.stack([x, x]) for x in one[:5]))  # two seeds
+    one = Evaluation(rewards, nothing, nothing, changed, np.ones(changed.shape, bool), nothing)
+    batched = Evaluation(*(np.stack([x, x]) for x in one[:6]))  # two seeds
     # Steps 5 and 6 of task 0; another change comes too early, or the end: neither counts. Steps 7 and 8 of task 1.
     np.testing.assert_allclose(after_changes(batched, 4)[:, 2:].mean(-1), [5.5, 107.5] * 2)
     np.testing.assert_allclose(settled(one, 10), [10.5, 110.5, 210.5])
+    # Task 1 ends with step 7, before its change has been seen for long enough; task 2 before what would count.
+    fallen = one._replace(alive=np.arange(12)[None, :, None] < np.array([12, 8, 10]))
+    np.testing.assert_allclose(after_changes(fallen, 4)[:, 2:].mean(-1), [5.5])
+    fallen = fallen._replace(rewards=rewards * fallen.alive)
+    np.testing.assert_allclose(settled(fallen, 7), [9.0, 107.0, 208.0])

@@ -8,6 +8,7 @@ from PIL import Image
 
 from benchmarks import comparisons
 from experiments import cli, compare, timrl_questions
+from metarl_jax.errors import ConfigurationError
 
 TEXT = (comparisons.DOCS / "timrl.md").read_text()
 COMMANDS = re.findall(r"python -m experiments\.(timrl_questions|compare) (--.*)\n", TEXT)
@@ -57,7 +58,7 @@ def test_a_published_comparison_is_told(tmp_path, monkeypatch):
     assert "| `algorithms_toy` | moss, timrl | 1.5 | 0.7 and 2.8 | 2 | 0.59 | 32 |" in told
     assert Image.open(tmp_path / "figures" / "algorithms_toy.png").size == (8, 8)
     assert json.loads((tmp_path / "algorithms_toy.json").read_text())["arms"] == arms
-    with pytest.raises(SystemExit, match="holds no finished comparison"):
+    with pytest.raises(ConfigurationError, match="holds no finished comparison"):
         comparisons.main(comparisons.Config((tmp_path / "nowhere",)))
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from benchmarks import figures, publish
 from benchmarks.references import REFERENCES
 from metarl_jax.analysis import curves
+from metarl_jax.errors import ConfigurationError
 
 
 def run(folder, env="cheetah_vel", returns=(-200.0, -30.0), **agent):
@@ -106,9 +107,9 @@ def test_references_are_told_as_they_are_drawn():
 
 
 def test_what_is_no_run_is_not_published(tmp_path):
-    with pytest.raises(SystemExit, match="nowhere holds no finished run"):
+    with pytest.raises(ConfigurationError, match="nowhere holds no finished run"):
         publish.main(publish.Config((tmp_path / "nowhere",), out=tmp_path))
-    with pytest.raises(SystemExit, match="was never evaluated"):
+    with pytest.raises(ConfigurationError, match="was never evaluated"):
         publish.main(publish.Config((run(tmp_path / "new", returns=()),), out=tmp_path))
-    with pytest.raises(SystemExit, match="different experiments: moss_a_fast, moss_b_fast"):
+    with pytest.raises(ConfigurationError, match="different experiments: moss_a_fast, moss_b_fast"):
         publish.main(publish.Config((run(tmp_path / "a", "a"), run(tmp_path / "b", "b")), out=tmp_path))

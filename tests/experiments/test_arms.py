@@ -1,15 +1,17 @@
+import dataclasses
 import json
 import threading
 
 import numpy as np
 import pytest
 
-from experiments import ablations, arms, cemrl, cli, compare, moss, rundir, sweep, timrl, timrl_questions
+from experiments import ablations, arms, cemrl, cli, compare, moss, outcomes, rundir, sweep, timrl, timrl_questions
 from experiments.arms import Budget
 from metarl_jax.analysis import evaluation as evaluations
 from metarl_jax.analysis.evaluation import HeldOutTasks
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.types import Evaluation
+from tests.helpers import fails
 
 MODULES = {"moss": moss, "timrl": timrl, "cemrl": cemrl}
 COMPARISONS = {
@@ -23,10 +25,10 @@ COMPARISONS = {
 def test_matched_accuracy_finds_the_best_matching():
     classes = np.array([0, 1, 1, 2])
     chosen = np.array([[2, 0, 0, 1], [2, 0, 1, 1]])  # 2 stands for 0, 0 for 1, 1 for 2: one step of eight is wrong
-    assert arms.matched_accuracy(np.eye(3)[chosen], classes) == pytest.approx(7 / 8)
-    assert arms.matched_accuracy(np.ones((2, 4, 1)), classes) is None  # one component tells nothing apart
-    assert arms.matched_accuracy(np.eye(3)[chosen], np.zeros(4)) is None
-    assert arms.matched_accuracy(np.eye(5)[chosen + 2], classes) == pytest.approx(7 / 8)
+    assert outcomes.matched_accuracy(np.eye(3)[chosen], classes) == pytest.approx(7 / 8)
+    assert outcomes.matched_accuracy(np.ones((2, 4, 1)), classes) is None  # one component tells nothing apart
+    assert outcomes.matched_accuracy(np.eye(3)[chosen], np.zeros(4)) is None
+    assert outcomes.matched_accuracy(np.eye(5)[chosen + 2], classes) == pytest.approx(7 / 8)
 
 
 def test_stored_flags_name_no_folders():
@@ -36,10 +38,10 @@ def test_stored_flags_name_no_folders():
 
 
 def test_spread_of_seeds():
-    over = arms.spread([1.0, 2.0, 3.0, 10.0])
+    over = outcomes.spread([1.0, 2.0, 3.0, 10.0])
     assert (over["mean"], over["std"], over["iqm"]) == (4.0, pytest.approx(4.0825, rel=1e-4), 2.5)
     assert 1.0 <= over["low"] <= 2.5 <= over["high"] <= 10.0
-    assert arms.spread([None, None]) is None
+    assert outcomes.spread([None, None]) is None
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
@@ -70,20 +72,22 @@ def test_an_answer_from_finished_runs(flags, tmp_path, monkeypatch, capsys):
         (run / "summary.json").write_text(json.dumps({"status": "budget"}))
         components = np.eye(3)[np.array([[0, 1], [0, 2]])][None, None].repeat(len(seeds), 0)
         zeros = np.zeros((len(seeds), 1, 2, 2))
-        evaluation = Evaluation(zeros, zeros[..., None], components, zeros > 0, zeros[..., None][..., :0] > 0)
+        recognized = zeros[..., None] + np.reshape(seeds, (-1, 1, 1, 1, 1))
+        evaluation = Evaluation(zeros, zeros[..., None], components, zeros > 0, zeros == 0, recognized)
         tasks = HeldOutTasks(np.array([0, 1]), np.zeros((2, 1)), np.array([0, 1]))
         evaluations.save(run / "evaluation.npz", evaluation, tasks)
 
     monkeypatch.setattr(arms, "train", train)
-    assert timrl_questions.main(["--question=unseen", "--seeds", "0", "2", f"--out={tmp_path}", *flags]) == 0
+    assert timrl_questions.main(["--question=unseen", "--seeds", "0", "1", f"--out={tmp_path}", *flags]) == 0
     folder = tmp_path / "timrl_unseen"
     answer = json.loads((folder / "comparison.json").read_text())
-    assert answer["summary"]["MoSS"]["test_return"]["mean"] == -110.0 and answer["seeds"] == [0, 2]
+    assert answer["summary"]["MoSS"]["test_return"]["mean"] == -105.0 and answer["seeds"] == [0, 1]
     assert list(answer["arms"]) == names and answer["arms"]["MoSS"][0]["commit"] == "abc"
     assert answer["arms"]["TIMRL"][1]["matched_accuracy"] == 0.75
     shares = [answer["summary"]["TIMRL"][f"goal as component {k}"]["mean"] for k in range(3)]
     assert shares == [0.0, 0.5, 0.5] and answer["arms"]["TIMRL"][1]["velocity as component 0"] == 1.0
-    assert [run["score goal"] for run in answer["arms"]["TIMRL"]] == [0.0, -200.0]
+    assert [run["score goal"] for run in answer["arms"]["TIMRL"]] == [0.0, -100.0]
+    assert [run["recognition_accuracy"] for run in answer["arms"]["TIMRL"]] == [0.0, 1.0]
     assert all((folder / name).stat().st_size > 1000 for name in ("comparison.png", "curves.png"))
     assert (answer.get("epochs"), answer.get("minutes")) == ((30, None) if flags else (None, 10.0))
     told = capsys.readouterr().out
@@ -144,7 +148,8 @@ def test_other_budgets_are_not_passed_off_as_the_one_that_was_asked(trained_for,
 
 def test_runs_of_other_settings_are_not_passed_off_as_the_arms(trained_for, tmp_path):
     trained_for("budget", MINUTE)
-    content = {"algorithm": "moss", "config": {"agent": {"sac": {"discount": 0.5}}, "run": {"minutes": 1.0}}}
+    content = json.loads((tmp_path / "config.json").read_text())
+    content["config"]["agent"]["sac"]["discount"] = 0.5
     (tmp_path / "config.json").write_text(json.dumps(content))
     arms.train("cheetah_vel", arms.Arm("moss", ("--sac.discount=0.5",)), (0,), MINUTE, tmp_path)
     with pytest.raises(ConfigurationError, match=r"trained with --sac.discount=0.5, not 0.9: name another --out"):
@@ -157,7 +162,8 @@ def trained_for(tmp_path, monkeypatch):
 
     def leave(status, budget):
         (tmp_path / "summary.json").write_text(json.dumps({"status": status}))
-        content = {"algorithm": "moss", "config": {"run": {budget.unit: budget.amount}}}
+        config = dataclasses.asdict(cli.configure(moss, ["--env=cheetah_vel"]))
+        content = {"algorithm": "moss", "config": config | {"run": {budget.unit: budget.amount}}}
         (tmp_path / "config.json").write_text(json.dumps(content))
         commands = []
         done = type("Done", (), {"wait": staticmethod(lambda: 0)})
@@ -183,3 +189,15 @@ def test_wrong_input(main, argv, message, capsys):
     assert main(argv) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--seeds", "1", "1"], "each at most once, got 1 1"),
+        (["--seeds", "5", "8", "--vmap=True"], "seeds that follow each other, such as --seeds 5 6"),
+    ],
+)
+def test_seeds_that_are_not_what_they_say(capsys, tmp_path, flags, message):
+    assert message in fails(capsys, timrl_questions.main, "--question=unseen", f"--out={tmp_path}", *flags)
+    assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ import pytest
 
 import envs
 from experiments import collect_offline, inspect_data
-from experiments.offline_presets import presets_for
+from experiments.collection_settings import presets_for
 from metarl_jax.data import offline, offline_file
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training.logging import Terminal, read_metrics
@@ -152,7 +152,7 @@ def test_nonfinite_agents_stop_the_collection(tmp_path, capsys):
         (["--checkpoints=9"], r"--checkpoints (9) must not exceed --epochs (4)"),
         (["--env=cheetah_dir_nonstat"], "changes its tasks in mid-episode"),
         (["--agent.updates=33"], "updates must be a multiple of 16 x policy_every, got 33"),
-        (["--replay_size=8"], "replay_rows is 1, but one block of data has 4 rows"),
+        (["--replay_size=8"], "--replay_size must be at least"),
         (["--out=nowhere/data.h5"], "--out: there is no directory for"),
         (["--out=."], "is a directory"),
     ],

@@ -1,0 +1,125 @@
+"""What runs of a comparison came to: numbers of a run, their spread over seeds, and the figure of all arms."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from metarl_jax.analysis import evaluation as evaluations
+from metarl_jax.analysis import figures
+from metarl_jax.analysis.statistics import bootstrap_interval, iqm
+from metarl_jax.training.logging import read_metrics
+from metarl_jax.training.report import recent_scores
+
+
+def matched_accuracy(components: np.ndarray, classes: np.ndarray) -> float | None:
+    """Share of steps whose most likely component is the one that stands for the task's class, under the best matching.
+
+    None where there is one class, or one component: nothing is told apart.
+
+    Args:
+      components: [T, N, c] responsibilities.
+      classes: [N].
+    """
+    chosen = components.argmax(-1)
+    names = np.unique(classes)
+    if len(names) < 2 or components.shape[-1] < 2:
+        return None
+    table = np.array([[np.mean((chosen == k) & (classes == c)) for k in range(components.shape[-1])] for c in names])
+    return float(table[linear_sum_assignment(-table)].sum())
+
+
+def component_shares(components: np.ndarray, family: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """Share of each base task's steps in which each component is the most likely one: `goal as component 0`, ...
+
+    Args:
+      components: [T, N, c] responsibilities.
+      family: base task [N].
+      names: of base tasks.
+    """
+    chosen = components.argmax(-1)
+    return {
+        f"{names[i]} as component {k}": float(np.mean(chosen[:, family == i] == k))
+        for i in np.unique(family)
+        for k in range(components.shape[-1])
+    }
+
+
+def outcome(run: Path, place: int = 0) -> dict[str, Any]:
+    """Numbers of a finished run, of the seed at a `place` among its vmapped ones.
+
+    With scores, `score <family>` is the mean over its last evaluations; with several components and tasks that do not
+    change there are `component_shares`. `test_return_by_family` and `cluster_purity` are those of all seeds.
+    """
+    evaluated = [r for r in read_metrics(run / "metrics.jsonl") if r.get("test_return") is not None]
+    last, scores = evaluated[-1], recent_scores(evaluated)
+    evaluation, tasks = evaluations.load(run / "evaluation.npz")
+    classes = tasks.family if len(np.unique(tasks.family)) > 1 else tasks.label
+    about = json.loads((run / "config.json").read_text())
+    stationary = about["environment"]["stationary"]  # otherwise the tasks are those of the first steps alone
+    components, recognized = np.asarray(evaluation.components)[place, 0], np.asarray(evaluation.recognized)[place, 0]
+    matched = matched_accuracy(components, classes) if stationary else None
+    several = stationary and components.shape[-1] > 1
+    shares = component_shares(components, tasks.family, about["environment"]["families"]) if several else {}
+    return {
+        "test_return": last.get("test_return_per_seed", [last["test_return"]])[place],
+        "test_return_by_family": last["test_return_by_family"],
+        "recognition_accuracy": float(np.nanmean(recognized)) if recognized.size else None,
+        "cluster_purity": last.get("test_cluster_purity"),
+        "matched_accuracy": matched,
+        "epoch": last["epoch"],
+        "env_steps": last["env_steps"],
+        "seconds": last["seconds"],
+        "commit": about["commit"],
+        **shares,
+        **{f"score {name}": float(seeds[place]) for name, seeds in scores.items()},
+    }
+
+
+def spread(values: Sequence[float | None]) -> dict[str, float] | None:
+    """Mean, sample standard deviation, interquartile mean and its 95 % bootstrap interval over seeds.
+
+    None without values.
+    """
+    if any(value is None for value in values):
+        return None
+    column = np.asarray(values, float)[:, None]
+    low, high = bootstrap_interval(column)
+    return {
+        "mean": float(column.mean()),
+        "std": float(column.std(ddof=1)) if len(column) > 1 else 0.0,
+        "iqm": float(iqm(column)[0]),
+        "low": float(low[0]),
+        "high": float(high[0]),
+    }
+
+
+def summarise(
+    outcomes: Mapping[str, Sequence[Mapping[str, Any]]], measures: Sequence[str]
+) -> dict[str, dict[str, dict[str, float] | None]]:
+    """The `spread` of every measure over the seeds of every arm."""
+    return {
+        name: {measure: spread([run[measure] for run in runs]) for measure in measures}
+        for name, runs in outcomes.items()
+    }
+
+
+def draw(path: Path, title: str, outcomes: Mapping[str, Sequence[Mapping[str, Any]]], measures: Sequence[str]) -> None:
+    """Measures of every arm: seeds as points, interquartile mean and interval."""
+    figure, axes = figures.new(len(measures), width=max(4.0, 1.3 * len(outcomes)))
+    for axis, measure in zip(axes, measures, strict=True):
+        for place, runs in enumerate(outcomes.values()):
+            values = [run[measure] for run in runs]
+            over = spread(values)
+            if over is None:
+                continue
+            axis.plot([place] * len(values), values, "o", color="0.7", markersize=4)
+            error = [[over["iqm"] - over["low"]], [over["high"] - over["iqm"]]]
+            axis.errorbar([place], [over["iqm"]], yerr=error, fmt="s", capsize=4, color="C0")
+        axis.set_xticks(range(len(outcomes)), list(outcomes), rotation=20, ha="right")
+        axis.set(ylabel=measure.replace("_", " "))
+    axes[0].set_title(title, loc="left", fontsize=10)
+    figures.save(figure, path)
