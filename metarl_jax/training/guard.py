@@ -30,8 +30,8 @@ def _is_bad(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
 def nonfinite(metrics: Metrics, learner: Any) -> list[str]:
     """Names of the metrics, then of the learner's leaves, that hold a NaN or an infinity.
 
-    Metrics that end in `_return` are exempt: they are NaN where no episode ended. So is the replay, which the
-    caller leaves out: what it holds reaches the learner, and is found there.
+    Metrics that end in `_return` are exempt: they are NaN where nobody knows them, as with stored data. So is the
+    replay, which the caller leaves out: what it holds reaches the learner, and is found there.
     """
     checked = {name: value for name, value in metrics.items() if not name.endswith("_return")}
     bad = jax.device_get(_is_bad(_inexact(checked) | _inexact(learner)))
