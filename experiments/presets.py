@@ -103,6 +103,7 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
         standardize_belief=True,
         standardize_obs=True,
         privileged_critics=True,
+        scale_rate=0.02,
         window=horizon,
         vae_window=vae_window,
         vae_updates=(8_192 if several else 4_096) // vae_window,

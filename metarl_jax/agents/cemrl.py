@@ -36,6 +36,8 @@ class State(NamedTuple):
     scale: Scale
     """Of observations, actions and rewards, for encoder and decoder."""
     belief_scale: Scale
+    task_scale: Scale
+    """Of what critics alone are told."""
     num_epochs: Int[Array, ""]
 
 
@@ -73,10 +75,9 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         obs, action = jnp.zeros(spec.obs_size), jnp.zeros(spec.action_size)
         return State(
             vae=context_vae.init(key_vae, config.vae, vae_spec),
-            sac=sac.init(key_sac, config.sac, sac_spec),
             scale=statistics.identity(Vectors(obs, action, jnp.zeros(()), jnp.copy(obs))),
-            belief_scale=statistics.identity(jnp.zeros(belief_size)),
             num_epochs=jnp.zeros((), jnp.int32),
+            **control.init(key_sac, config, sac_spec)._asdict(),
         )
 
     def read(state: State, q: Mixture, key: PRNGKeyArray) -> Float[Array, "... b"]:

@@ -26,12 +26,15 @@ class Config:
 
     sac: SACConfig = dataclasses.field(default_factory=SACConfig)
     standardize_belief: bool = False
-    """Standardise the belief for the policy with the statistics of the newest pool (which should be large)."""
+    """Standardise the belief for the policy with the statistics of pools (which should be large)."""
     standardize_obs: bool = False
     """Standardise the observation for the policy and the critics with the statistics of all data so far."""
     privileged_critics: bool = False
-    """Tell the critics the task, which training knows, standardised with the statistics of the newest pool (which
-    should be large); the policy knows its belief alone."""
+    """Tell the critics the task, which training knows, standardised with the statistics of pools (which should be
+    large); the policy knows its belief alone."""
+    scale_rate: float = 1.0
+    """How far these statistics move towards each pool's; 1: they are the newest pool's. What a pool's differ by from
+    the last one's is noise in what the policy is told."""
     sac_reward_normalization: bool = False
     """SAC learns from the standardised reward."""
     window: int = 64
@@ -57,6 +60,14 @@ class State(NamedTuple):
 
     sac: sac.State
     belief_scale: Scale
+    task_scale: Scale
+    """Of what critics alone are told."""
+
+
+def init(key: PRNGKeyArray, config: Config, spec: sac.Spec) -> State:
+    """Fresh parameters; nothing is standardised yet."""
+    belief, task = (statistics.identity(jnp.zeros(size)) for size in (spec.belief_size, spec.privileged_size))
+    return State(sac.init(key, config.sac, spec), belief, task)
 
 
 def validate(config: Config, spec: EnvSpec) -> None:
@@ -65,6 +76,8 @@ def validate(config: Config, spec: EnvSpec) -> None:
     for name, low in (("pool_windows", 1), ("updates_per_pool", 1), ("sac_updates", 0), ("vae_updates", 0)):
         if (count := getattr(config, name)) < low:
             raise ConfigurationError(f"{name} must be >= {low}, got {count}")
+    if not 0.0 < config.scale_rate <= 1.0:
+        raise ConfigurationError(f"scale_rate must be in (0, 1], got {config.scale_rate}")
     for name in ("window", "vae_window"):
         size = getattr(config, name)
         if size is not None and not 2 <= size <= spec.horizon:
@@ -192,9 +205,10 @@ def pool(
     return jax.tree.map(lambda x: x.reshape(windows.reward.size, *x.shape[2:]), batch)  # a belief may have size 0
 
 
-def _scale(data: Float[Array, "P d"], weight: Float[Array, " P"]) -> Scale:
-    """The standardisation of a pool."""
-    return statistics.scale(statistics.merge(statistics.init(data[0]), data, weight))
+def _moved(old: Scale, data: Float[Array, "P d"], weight: Float[Array, " P"], rate: Float[Array, ""]) -> Scale:
+    """`old`, moved by `rate` towards the standardisation of a pool."""
+    new = statistics.scale(statistics.merge(statistics.init(data[0]), data, weight))
+    return jax.tree.map(lambda x, y: x + rate * (y - x), old, new)
 
 
 def train(
@@ -202,9 +216,10 @@ def train(
     spec: sac.Spec,
     state: State,
     make_pool: Callable[[PRNGKeyArray], sac.Batch],
+    num_epochs: Int[Array, ""],
     key: PRNGKeyArray,
 ) -> tuple[State, Metrics]:
-    """All SAC updates of an epoch: pools of relabelled windows, minibatches from each."""
+    """All SAC updates of an epoch, after `num_epochs` others: pools of relabelled windows, minibatches from each."""
     if not config.sac_updates:
         return state, {}
     size = config.pool_windows * (config.window if config.use_trajectory_sample_sac else 1)
@@ -231,30 +246,36 @@ def train(
         sac_state, policy_metrics = sac.policy_step(sac_state, batch, key_policy, config.sac, spec)
         return sac_state, jax.tree.map(jnp.mean, metrics) | policy_metrics
 
-    def epoch_of_pool(state: State, key: PRNGKeyArray):
+    def epoch_of_pool(state: State, inputs):
+        key, pools_before = inputs
         key_pool, key_updates = jax.random.split(key)
         pool = make_pool(key_pool)
-        scale = state.belief_scale
+        rate = jnp.maximum(config.scale_rate, 1.0 / (1.0 + pools_before))  # at first the mean of all
+        belief_scale, task_scale = state.belief_scale, state.task_scale
         if config.standardize_belief:
-            scale = _scale(pool.belief, pool.weight)
-            pool = pool._replace(belief=scale.apply(pool.belief), next_belief=scale.apply(pool.next_belief))
+            belief_scale = _moved(belief_scale, pool.belief, pool.weight, rate)
+            pool = pool._replace(
+                belief=belief_scale.apply(pool.belief), next_belief=belief_scale.apply(pool.next_belief)
+            )
         if pool.privileged is not None:
-            task_scale = _scale(pool.privileged, pool.weight)
+            task_scale = _moved(task_scale, pool.privileged, pool.weight, rate)
             pool = pool._replace(
                 privileged=task_scale.apply(pool.privileged), next_privileged=task_scale.apply(pool.next_privileged)
             )
         keys = jax.random.split(key_updates, config.updates_per_pool)
         sac_state, metrics = jax.lax.scan(lambda s, k: update(s, (pool, k)), state.sac, keys)
-        return State(sac_state, scale), metrics
+        return State(sac_state, belief_scale, task_scale), metrics
 
     num_pools = config.sac_updates // (policy_every * config.updates_per_pool)
-    state, metrics = jax.lax.scan(epoch_of_pool, state, jax.random.split(key, num_pools))
+    pools_before = num_epochs * num_pools + jnp.arange(num_pools)
+    state, metrics = jax.lax.scan(epoch_of_pool, state, (jax.random.split(key, num_pools), pools_before))
     return state, jax.tree.map(jnp.mean, metrics)
 
 
 def finish_epoch(
     config: Config, spec: sac.Spec, state: Any, make_pool: Callable[[PRNGKeyArray], sac.Batch], key: PRNGKeyArray
 ) -> tuple[Any, Metrics]:
-    """`train` for an agent's state, which has `sac`, `belief_scale` and `num_epochs`: the last part of its epoch."""
-    learnt, metrics = train(config, spec, State(state.sac, state.belief_scale), make_pool, key)
+    """`train` for an agent's state, which has the fields of `State` and `num_epochs`: the last part of its epoch."""
+    before = State(*(getattr(state, name) for name in State._fields))
+    learnt, metrics = train(config, spec, before, make_pool, state.num_epochs, key)
     return state._replace(**learnt._asdict(), num_epochs=state.num_epochs + 1), metrics

@@ -68,7 +68,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         pool_windows=drawn,
         updates_per_pool=POOL_UPDATES,
     )
-    no_belief = statistics.identity(jnp.zeros(0))
+    nothing_known = statistics.identity(jnp.zeros(0))
 
     def init(key: PRNGKeyArray) -> State:
         obs, action = jnp.zeros(spec.obs_size), jnp.zeros(spec.action_size)
@@ -93,7 +93,8 @@ def make(config: Config, spec: EnvSpec) -> Agent:
             nothing = jnp.zeros((*windows.reward.shape, 0))
             return control.pool(training, spec, scale, windows, nothing, nothing)
 
-        learnt, metrics = control.train(training, sac_spec, control.State(state.sac, no_belief), make_pool, key)
+        before = control.State(state.sac, nothing_known, nothing_known)
+        learnt, metrics = control.train(training, sac_spec, before, make_pool, jnp.zeros((), jnp.int32), key)
         return State(learnt.sac, scale), metrics | {"updates": jnp.asarray(config.updates)}
 
     return Agent(init, begin, act, lambda state, memory, transition: memory, update, describe)

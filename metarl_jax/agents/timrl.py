@@ -52,6 +52,8 @@ class State(NamedTuple):
     scale: Scale
     """Of observations, actions and rewards, for encoder, decoder and recogniser."""
     belief_scale: Scale
+    task_scale: Scale
+    """Of what critics alone are told."""
     num_epochs: Int[Array, ""]
 
 
@@ -152,10 +154,9 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         return State(
             vae=gmm_vae.init(key_vae, config.vae, vae_spec),
             recognizer=recognizer.init(key_recognizer, config.recognizer, recognizer_spec),
-            sac=sac.init(key_sac, config.sac, sac_spec),
             scale=statistics.identity(Vectors(obs, action, jnp.zeros(()), jnp.copy(obs))),
-            belief_scale=statistics.identity(jnp.zeros(sac_spec.belief_size)),
             num_epochs=jnp.zeros((), jnp.int32),
+            **control.init(key_sac, config, sac_spec)._asdict(),
         )
 
     def mixture(state: State, carry: jax.Array) -> Mixture:
