@@ -70,7 +70,10 @@ def adaptation() -> str:
     for measured in map(read, ADAPTATION):
         about = measured["runs"][0]["config"]
         belief = "the task itself" if about["agent"]["belief"] == "oracle" else "inferred"
-        values = [f"{name}: {found['mean']:.2f} ± {found['std']:.2f}" for name, found in measured["rows"].items()]
+        values = [
+            f"{name}: {found['mean']:.2f}" + (f" ± {found['std']:.2f}" if len(found["per_run"]) > 1 else "")
+            for name, found in measured["rows"].items()
+        ]
         rows.append([f"`{measured['env']}`", str(len(measured["runs"])), belief, str(measured["settle"]), *values])
         rows[-1].append(f"{measured['ratio']:.2f}")
     return table(["benchmark", "seeds", "belief", "from step", "reward per step", "reward per step", "ratio"], rows)
