@@ -135,7 +135,6 @@ class _Run:
         describe: Callable[[], None],
     ) -> None:
         self.trainer, self.spec, self.normalizer = experiment.trainer, experiment.spec, experiment.normalizer
-        self.constants = jax.device_put(self.trainer.constants)
         self.tasks = HeldOutTasks.of(experiment.test_tasks)
         self.config, self.run_dir, self.signal, self.terminal = config, run_dir, signal, terminal
         self.key_init, self.key_eval = jax.random.split(jax.random.key(config.seed))
@@ -157,6 +156,7 @@ class _Run:
             unit = "epochs" if self.status == "completed" else "minutes"
             raise ConfigurationError(f"the {unit} of this run are done already: extend it with --{unit}")
         describe()
+        self.constants = jax.device_put(self.trainer.constants)
         terminal.table(self.spec.name, self._header(experiment.description))
         self._compile(shapes)
         self.log = Log(run_dir, self.epoch, config.wandb)
