@@ -3,7 +3,8 @@
     python -m benchmarks.publish runs/moss-cheetah_vel-* --note "two runs side by side, one core each"
 
 Writes `<algorithm>_<env>_<preset>.json`, with `_oracle` where the policy is told its task: per run its configuration,
-versions, commit and devices, every evaluated point of its curve, and its summary. Draws the curves, and copies the
+versions, commit and devices, every evaluated point of its curve, its summary, and what each held-out task paid in the
+course of the last evaluation. Draws the curves, and copies the
 images of the first run, to docs/figures; then `python -m benchmarks.readme` shows them, an oracle as the upper line of
 the others' figure.
 """
@@ -15,11 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
 
 from benchmarks import figures
 from benchmarks.provenance import provenance
 from experiments import cli
+from metarl_jax.analysis import evaluation as evaluations
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training.logging import read_metrics
 
@@ -44,6 +47,10 @@ CURVE = (
     "reward_error",
     "diverged",
 )
+
+
+PARTS = 10
+"""Of an episode."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +84,24 @@ def published(run: Path) -> dict[str, Any]:
         "config": config,
         "summary": summary,
         "curve": [{name: point[name] for name in CURVE if name in point} for point in points],
+        "last_evaluation": last_evaluation(run, config["environment"]) if (run / "evaluation.npz").exists() else [],
     }
+
+
+def last_evaluation(run: Path, environment: dict[str, Any]) -> list[dict[str, Any]]:
+    """Mean reward per step in each of `PARTS` equal parts of the first episode, by held-out task; of the first seed.
+
+    Nothing where tasks change: a held-out task is then the first of several.
+    """
+    if not environment["stationary"]:
+        return []
+    evaluation, tasks = evaluations.load(run / "evaluation.npz")
+    rewards, specs = np.asarray(evaluation.rewards, float)[0, 0], np.asarray(tasks.spec, float).round(4)
+    parts = [part.mean(0).round(4) for part in np.array_split(rewards, PARTS)]
+    return [
+        {"subtask": environment["subtasks"][label], "spec": spec.tolist(), "reward_per_step": course.tolist()}
+        for label, spec, course in zip(tasks.label, specs, np.transpose(parts), strict=True)
+    ]
 
 
 def title(runs: Sequence[dict[str, Any]]) -> str:

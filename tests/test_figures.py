@@ -10,14 +10,17 @@ from PIL import Image
 from benchmarks import figures, publish
 from benchmarks.references import REFERENCES
 from metarl_jax.analysis import curves
+from metarl_jax.analysis import evaluation as evaluations
 from metarl_jax.errors import ConfigurationError
+from metarl_jax.types import Evaluation
 
 
 def run(folder, env="cheetah_vel", returns=(-200.0, -30.0), **agent):
     """A run directory whose last seed gets 10 more."""
     folder.mkdir()
     settings = {"env": env, "preset": "fast", "data": None, "agent": agent, "run": {"run_dir": str(folder)}}
-    (folder / "config.json").write_text(json.dumps({"algorithm": "moss", "config": settings}))
+    content = {"algorithm": "moss", "config": settings, "environment": {"stationary": False}}
+    (folder / "config.json").write_text(json.dumps(content))
     (folder / "summary.json").write_text(json.dumps({"test_return": returns[-1] if returns else None}))
     records = [{"epoch": 1, "env_steps": 5, "seconds": 6.0, "train_return": 0.0, "test_return": None}]
     for i, value in enumerate(returns):
@@ -104,6 +107,20 @@ def test_recognition_is_drawn_of_every_seed(published, monkeypatch):
 
 def test_references_are_told_as_they_are_drawn():
     assert "; ".join(map(str, REFERENCES["cheetah_vel"])) == "idle -300; CEMRL -25 to -17, 13-22 h on a GPU"
+
+
+def test_a_published_run_tells_what_each_task_paid(tmp_path):
+    """Task 0 pays 1 per step, task 1 the number of the step; of two seeds and episodes the first counts."""
+    rewards = np.zeros((2, 2, 20, 2))
+    rewards[0, 0] = np.stack([np.ones(20), np.arange(20)], 1)
+    nothing = np.zeros((*rewards.shape, 1))
+    evaluation = Evaluation(rewards, nothing, nothing, rewards > 99, rewards < 99, nothing)
+    tasks = evaluations.HeldOutTasks(np.array([0, 0]), np.array([[0.5], [2.0]]), np.array([1, 0]))
+    evaluations.save(tmp_path / "evaluation.npz", evaluation, tasks)
+    first, second = publish.last_evaluation(tmp_path, {"stationary": True, "subtasks": ["back", "ahead"]})
+    assert first == {"subtask": "ahead", "spec": [0.5], "reward_per_step": [1.0] * 10}
+    assert second == {"subtask": "back", "spec": [2.0], "reward_per_step": [2 * i + 0.5 for i in range(10)]}
+    assert publish.last_evaluation(tmp_path, {"stationary": False}) == []
 
 
 def test_what_is_no_run_is_not_published(tmp_path):
