@@ -21,6 +21,12 @@ def checksum(state: Any) -> int:
     return crc
 
 
+def structure(state: Any) -> list[str]:
+    """One line per leaf: its path, dtype and shape. A state of another version of this library has other lines."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return [f"{jax.tree_util.keystr(path).lstrip('.')} {leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves]
+
+
 class Checkpoints:
     """The newest `keep` checkpoints of a run, numbered by epoch.
 
@@ -38,7 +44,7 @@ class Checkpoints:
 
     def save(self, epoch: int, state: Any, info: dict[str, Any]) -> None:
         """Write the whole `state`, and `info`, which must be JSON."""
-        info = info | {"checksum": checksum(state)}
+        info = info | {"checksum": checksum(state), "structure": structure(state)}
         with _quiet():
             self._manager.save(
                 epoch, args=ocp.args.Composite(state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(info))
@@ -55,12 +61,13 @@ class Checkpoints:
           (state, info), or None if nothing was ever saved.
 
         Raises:
-          ConfigurationError: there are checkpoints, but none can be restored.
+          ConfigurationError: there are checkpoints, but none can be restored, or the newest is of another structure.
         """
         template = jax.tree.map(_on_device, template)
         damaged: list[int] = []
         problem = ""
         for epoch in sorted(self._manager.all_steps(), reverse=True):
+            self._check_structure(epoch, template)
             try:
                 with _quiet():
                     found = self._manager.restore(
@@ -81,6 +88,23 @@ class Checkpoints:
         if damaged:
             raise ConfigurationError(f"no checkpoint in {self.directory} can be restored: {problem}")
         return None
+
+    def _check_structure(self, epoch: int, template: Any) -> None:
+        """Raise `ConfigurationError` for a checkpoint that another version wrote; say nothing of a damaged one."""
+        try:
+            with _quiet():
+                info = self._manager.restore(epoch, args=ocp.args.Composite(info=ocp.args.JsonRestore())).info
+        except Exception:
+            return
+        stored, wanted = (info or {}).get("structure"), structure(template)
+        if stored is None or stored == wanted:
+            return
+        example = sorted(set(stored) ^ set(wanted))[0]
+        where = "there" if example in stored else "here"
+        raise ConfigurationError(
+            f"the checkpoints in {self.directory} are of another version of metarl_jax, which keeps other things (only "
+            f"{where}: {example}): go on with the commit that config.json of the run names"
+        )
 
     def close(self) -> None:
         """Release the directory."""
