@@ -102,8 +102,8 @@ class Checkpoints:
         example = sorted(set(stored) ^ set(wanted))[0]
         where = "there" if example in stored else "here"
         raise ConfigurationError(
-            f"the checkpoints in {self.directory} are of another version of metarl_jax, which keeps other things (only "
-            f"{where}: {example}): go on with the commit that config.json of the run names"
+            f"the checkpoints in {self.directory} hold other things than this version of metarl_jax keeps "
+            f"(only {where}: {example}): go on with the commit that config.json of the run names"
         )
 
     def close(self) -> None:
