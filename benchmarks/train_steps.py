@@ -2,15 +2,19 @@
 
     python -m benchmarks.train_steps
     python -m benchmarks.train_steps --env=cheetah_vel --sac-sizes "300 300 300 256" "128 128 64"
+    python -m benchmarks.train_steps --cores=1
 
 A SAC size is the hidden layers and then the batch. Floating-point operations of SAC are counted by XLA from the
 compiled update, those of ER-TRL's train step (16 tasks x 256 transitions, 5 rounds of the GAN, 3 updates of the
 divergence's critic) are those of its matrix products; the limit is a product of square float32 matrices. Everything
-runs side by side: in each of `repeats` rounds every program runs once; the median of the rounds counts.
+runs side by side: in each of `repeats` rounds every program runs once; the median of the rounds counts. The limit is
+that of the cores in use: products as small as those of SAC's updates run on one, so `--cores=1` tells how well they
+use it.
 """
 
 import dataclasses
 import json
+import os
 import statistics
 import sys
 from collections.abc import Callable
@@ -26,6 +30,7 @@ from benchmarks.provenance import provenance
 from experiments import cli, er_trl
 from experiments import moss as experiment
 from metarl_jax.agents import moss
+from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import sac
 from metarl_jax.training import compilation, trainer
 
@@ -50,6 +55,8 @@ class Config:
     """Its train steps per program."""
     repeats: int = 5
     """Rounds; the median counts."""
+    cores: int | None = None
+    """CPU cores that the process is bound to, as one of several runs side by side is; None: all it may use."""
     out: Path = Path("benchmarks/results")
     """Folder of the JSON file."""
 
@@ -152,8 +159,20 @@ def shares(rounds: list[dict[str, float]]) -> dict[str, float]:
     }
 
 
+def bind(cores: int) -> None:
+    """Bind this process to its first CPU cores, before JAX counts them."""
+    if not hasattr(os, "sched_setaffinity"):
+        raise ConfigurationError("--cores: this system cannot bind a process to CPU cores: leave the flag out")
+    usable = sorted(os.sched_getaffinity(0))
+    if not 1 <= cores <= len(usable):
+        raise ConfigurationError(f"--cores must be in [1, {len(usable)}] on this machine, got {cores}")
+    os.sched_setaffinity(0, usable[:cores])
+
+
 def main(config: Config) -> None:
     """Measure, print tables, write JSON."""
+    if config.cores is not None:
+        bind(config.cores)
     compilation.configure()
     info = provenance("benchmarks.train_steps")
     print(f"{info['cpu']} x {info['cores']}, {info['device']}, load {info['load_average']}")
@@ -186,8 +205,9 @@ def main(config: Config) -> None:
     for name, value in epoch.items():
         print(f"{name:36}{1e3 * value:11.0f}{value / epoch['whole epoch']:14.2f}")
     config.out.mkdir(parents=True, exist_ok=True)
-    path = config.out / f"train_steps_{jax.default_backend()}.json"
-    content = {"machine": info, "limit_flops_per_s": limit}
+    used = f"_cores_{config.cores}" if config.cores else ""
+    path = config.out / f"train_steps_{jax.default_backend()}{used}.json"
+    content = {"machine": info, "cores_used": config.cores, "limit_flops_per_s": limit}
     content["sac"] = [{"size": size} | rates[size] for size in learners]
     content["collectors"] = {"size": config.collector_size, "time_per_update": per_update}
     content["collectors"] |= {name: rates[name] for name in collectors}
