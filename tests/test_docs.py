@@ -1,4 +1,4 @@
-"""What docs/timrl.md and docs/er_trl.md show can be run, and their tables are the result files."""
+"""What the pages in docs/ show can be run, and their tables are the result files."""
 
 import json
 import re
@@ -24,7 +24,7 @@ def test_every_question_has_its_command():
     assert {f"timrl_{name}" for name in asked} < results
 
 
-@pytest.mark.parametrize("page", ["timrl.md", "er_trl.md"])
+@pytest.mark.parametrize("page", ["moss.md", "timrl.md", "er_trl.md"])
 def test_tables_are_the_files(page):
     text = (comparisons.DOCS / page).read_text()
     assert comparisons.BLOCK.search(text)
