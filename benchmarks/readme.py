@@ -74,9 +74,11 @@ def adaptation() -> str:
             f"{name}: {found['mean']:.2f}" + (f" ± {found['std']:.2f}" if len(found["per_run"]) > 1 else "")
             for name, found in measured["rows"].items()
         ]
-        rows.append([f"`{measured['env']}`", str(len(measured["runs"])), belief, str(measured["settle"]), *values])
-        rows[-1].append(f"{measured['ratio']:.2f}")
-    return table(["benchmark", "seeds", "belief", "from step", "reward per step", "reward per step", "ratio"], rows)
+        minutes = about["run"]["minutes"]
+        how = [str(len(measured["runs"])), f"{minutes:g}" if minutes else "-", belief, str(measured["settle"])]
+        rows.append([f"`{measured['env']}`", *how, *values, f"{measured['ratio']:.2f}"])
+    head = ["benchmark", "seeds", "minutes", "belief", "from step", "reward per step", "reward per step", "ratio"]
+    return table(head, rows)
 
 
 def recognition() -> str:

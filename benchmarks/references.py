@@ -26,6 +26,8 @@ REFERENCES = {
     "cheetah_dir_nonstat": (Reference("idle", (0,)),),
     "point_robot": (Reference("idle", (-21,)),),
     "cheetah_multitask": (Reference("idle", (-200,)),),
+    "ant_dir": (Reference("idle", (200,)),),
+    "ant_goal": (Reference("idle", (-533,)),),
     "ant_multitask": (Reference("idle", (-200,)),),
 }
 """By benchmark."""
