@@ -2,6 +2,7 @@
 
     python -m benchmarks.adaptation runs/moss-cheetah_dir_nonstat-*
     python -m benchmarks.adaptation runs/moss-cheetah_vel_ood-*
+    python -m benchmarks.adaptation runs/moss-cheetah_vel_nonstat-3 --keep=True
 
 Where tasks change, the reward per step from `settle` steps after a change on, beside that of the same policy on the
 same tasks when nothing changes. Elsewhere, the cost (negative reward) per step from `settle` steps after the start on,
@@ -20,7 +21,7 @@ import numpy as np
 import tyro
 
 from benchmarks.provenance import provenance
-from benchmarks.publish import published, title
+from benchmarks.publish import published, seed_of, title
 from experiments import cli, outcomes, rundir
 from experiments.evaluate import load
 from metarl_jax.errors import ConfigurationError
@@ -43,6 +44,8 @@ class Config:
     """Steps that do not count after a change or the start; None: 20 where tasks change, 30 elsewhere."""
     span: int = 20
     """Steps that count after a change."""
+    keep: bool = False
+    """Keep what the file already holds of other seeds, measured in the same way."""
     out: Path = Path("benchmarks/results")
     """Folder of the JSON file."""
 
@@ -103,6 +106,24 @@ def gather(run: Path, repeats: int, settle: int, span: int) -> tuple[dict[str, n
     return {name: np.concatenate(values) for name, values in found.items()}, responses
 
 
+def kept(path: Path, runs: list[dict[str, Any]], how: dict[str, Any]) -> dict[str, Any]:
+    """What a file holds of other seeds than those of `runs`.
+
+    Raises:
+      ConfigurationError: it was measured in another way, from other settings, or holds one of these seeds.
+    """
+    old = json.loads(path.read_text())
+    others = [{"config": about} for about in old["runs"]]
+    title([*runs, *others])
+    if differs := [f"{name} {old[name]}" for name in how if old[name] != how[name]]:
+        raise ConfigurationError(f"--keep: {path.name} was measured with {', '.join(differs)}: measure in the same way")
+    if twice := set(map(seed_of, runs)) & set(map(seed_of, others)):
+        raise ConfigurationError(
+            f"--keep: {path.name} holds seed {min(twice)} already: leave it out, or say --keep=False"
+        )
+    return old
+
+
 def main(config: Config) -> None:
     """Measure, print a table, write JSON."""
     if config.repeats < 1 or not config.runs:
@@ -113,6 +134,9 @@ def main(config: Config) -> None:
     stationary = runs[0]["config"]["environment"]["stationary"]
     settle = config.settle if config.settle is not None else 30 if stationary else 20
     config.out.mkdir(parents=True, exist_ok=True)
+    path = config.out / f"adaptation_{name}.json"
+    how = {"env": env, "settle": settle, "span": config.span}
+    old = kept(path, runs, how) if config.keep and path.exists() else None
     rows: dict[str, dict[str, Any]] = {}
     found, responses = zip(*(gather(run, config.repeats, settle, config.span) for run in config.runs), strict=True)
     for condition in found[0]:
@@ -120,16 +144,18 @@ def main(config: Config) -> None:
         if not all(samples):
             raise ConfigurationError(f"{condition} was never seen: more --repeats, or smaller --settle and --span")
         means = [float(one[condition].mean()) for one in found]
+        if old:
+            means, samples = old["rows"][condition]["per_run"] + means, old["rows"][condition]["samples"] + samples
         rows[condition] = {"per_run": means, "samples": samples, **(outcomes.spread(means) or {})}
         over = rows[condition]
         print(f"{env:22}{condition:18}{over['mean']:9.3f} ± {over['std']:.3f}  n = {sum(samples)}")
     base, other = (row["mean"] for row in rows.values())
     print(f"{'':22}{'ratio':18}{other / base:9.3f}")
-    content = {"machine": provenance("benchmarks.adaptation"), "env": env, "settle": settle, "span": config.span}
-    if len(seen := np.concatenate(responses)):
-        content |= {"response": seen.mean(0).tolist()}
-    content |= {"runs": [run["config"] for run in runs]}
-    path = config.out / f"adaptation_{name}.json"
+    content = {"machine": provenance("benchmarks.adaptation")} | how
+    if all(map(len, responses)):
+        each = [*(old["response_per_run"] if old else ()), *(seen.mean(0).tolist() for seen in responses)]
+        content |= {"response": np.mean(each, 0).tolist(), "response_per_run": each}
+    content |= {"runs": [*(old["runs"] if old else ()), *(run["config"] for run in runs)]}
     path.write_text(json.dumps(content | {"rows": rows, "ratio": other / base}, indent=1) + "\n")
     print(f"wrote {path}")
 

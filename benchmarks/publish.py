@@ -4,7 +4,7 @@
 
 Writes `<algorithm>_<env>_<preset>.json`, with `_oracle` where the policy is told its task: per run its configuration,
 versions, commit and devices, every evaluated point of its curve, its summary, and what each held-out task paid in the
-course of the last evaluation. Draws the curves, and copies the
+course of the last evaluation. With `--keep=True` the file's other seeds stay in it. Draws the curves, and copies the
 images of the first run, to docs/figures; then `python -m benchmarks.readme` shows them, an oracle as the upper line of
 the others' figure.
 """
@@ -61,6 +61,8 @@ class Config:
     """Finished run directories of one algorithm, benchmark and preset: one per seed."""
     note: str = ""
     """How they were run, for the reader."""
+    keep: bool = False
+    """Keep what the file already holds of other seeds with the same settings."""
     out: Path = Path("benchmarks/results")
     """Folder of the JSON file."""
     figures: Path = Path("docs/figures")
@@ -127,17 +129,30 @@ def title(runs: Sequence[dict[str, Any]]) -> str:
     return names.pop()
 
 
+def seed_of(run: dict[str, Any]) -> int:
+    """The (first) seed of a published run."""
+    return run["config"]["config"]["run"]["seed"]
+
+
 def main(config: Config) -> None:
     """Write one file for all runs, and their figures."""
-    runs = [published(run) for run in config.runs]
-    path = config.out / f"{title(runs)}.json"
+    new = [published(run) for run in config.runs]
+    path, note, runs = config.out / f"{title(new)}.json", config.note, new
+    if config.keep and path.exists():
+        old = json.loads(path.read_text())
+        seeds = {seed_of(run) for run in new}
+        runs = sorted([*new, *(run for run in old["runs"] if seed_of(run) not in seeds)], key=seed_of)
+        title(runs)
+        note = note or old["note"]
     config.out.mkdir(parents=True, exist_ok=True)
     machine = {k: v for k, v in provenance("benchmarks.publish").items() if k in ("cpu", "cores", "device")}
-    path.write_text(json.dumps({"note": config.note, "machine": machine, "runs": runs}, indent=1) + "\n")
+    path.write_text(json.dumps({"note": note, "machine": machine, "runs": runs}, indent=1) + "\n")
     finals = ", ".join(f"{r['summary']['test_return']:.1f}" for r in runs)
     print(f"wrote {path}: final test returns {finals}")
     drawn = [figures.draw(path, config.figures), *figures.draw_recognition(path, config.figures)]
-    for image in (*drawn, *figures.keep(config.runs[0], path.stem, config.figures)):
+    if runs[0] is new[0]:
+        drawn += figures.keep(config.runs[0], path.stem, config.figures)
+    for image in drawn:
         print(image)
 
 

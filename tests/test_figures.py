@@ -15,10 +15,11 @@ from metarl_jax.errors import ConfigurationError
 from metarl_jax.types import Evaluation
 
 
-def run(folder, env="cheetah_vel", returns=(-200.0, -30.0), **agent):
+def run(folder, env="cheetah_vel", returns=(-200.0, -30.0), seed=0, **agent):
     """A run directory whose last seed gets 10 more."""
     folder.mkdir()
-    settings = {"env": env, "preset": "fast", "data": None, "agent": agent, "run": {"run_dir": str(folder)}}
+    about = {"run_dir": str(folder), "seed": seed}
+    settings = {"env": env, "preset": "fast", "data": None, "agent": agent, "run": about}
     content = {"algorithm": "moss", "config": settings, "environment": {"stationary": False}}
     (folder / "config.json").write_text(json.dumps(content))
     (folder / "summary.json").write_text(json.dumps({"test_return": returns[-1] if returns else None}))
@@ -34,7 +35,7 @@ def run(folder, env="cheetah_vel", returns=(-200.0, -30.0), **agent):
 @pytest.fixture
 def published(tmp_path, monkeypatch):
     """Two runs of two seeds each, of which the first drew what it believes."""
-    first, second = run(tmp_path / "0"), run(tmp_path / "1")
+    first, second = run(tmp_path / "0"), run(tmp_path / "1", seed=2)
     Image.new("RGB", (8, 6)).save(first / "latents.png")
     Image.new("RGB", (4, 4)).save(second / "response.png")
     monkeypatch.setattr(figures, "ROOT", tmp_path)
@@ -51,6 +52,26 @@ def test_a_published_run_is_drawn_from_its_file_alone(published, monkeypatch):
     assert [curve.test_return.tolist() for curve in groups["moss, cheetah_vel"]] == [[-200, -30], [-190, -20]] * 2
     assert groups["moss, cheetah_vel"][0].minutes.tolist() == [0.2, 1.2]
     assert levels == {"idle": (-300,), "CEMRL": (-25, -17)}
+
+
+def test_other_seeds_of_a_file_are_kept_if_asked_for(published):
+    def returns():
+        stored = json.loads((published / "moss_cheetah_vel_fast.json").read_text())
+        return stored["note"], [r["summary"]["test_return"] for r in stored["runs"]]
+
+    def publish_as(folder, **changes):
+        publish.main(publish.Config((folder,), out=published, figures=published / "docs", **changes))
+
+    later = run(published / "later", returns=(-50.0, -20.0), seed=1)
+    Image.new("RGB", (2, 2)).save(later / "latents.png")
+    publish_as(later, note="later", keep=True)
+    publish_as(run(published / "again", returns=(-50.0, -10.0), seed=2), keep=True)
+    assert returns() == ("later", [-30.0, -20.0, -10.0])
+    assert Image.open(published / "docs" / "moss_cheetah_vel_fast_latents.png").size == (8, 6)  # the first seed's
+    with pytest.raises(ConfigurationError, match="different settings"):
+        publish_as(run(published / "other", seed=3, batch_size=64), keep=True)
+    publish_as(later)
+    assert returns() == ("", [-20.0])
 
 
 def test_an_oracle_is_a_line_in_the_figure_of_the_others(published, monkeypatch):
