@@ -93,6 +93,7 @@ def test_all_damaged_is_an_error(checkpoints):
         Checkpoints(checkpoints).restore(template())
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the tests before
 def test_what_another_version_wrote_is_not_called_damage(checkpoints):
     more = jax.eval_shape(lambda: state(0.0) | {"task_scale": jnp.zeros(2)})
     with warnings.catch_warnings(action="error"), pytest.raises(ConfigurationError, match="this version") as caught:
