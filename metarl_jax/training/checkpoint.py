@@ -22,9 +22,14 @@ def checksum(state: Any) -> int:
 
 
 def structure(state: Any) -> list[str]:
-    """One line per leaf: its path, dtype and shape. A state of another version of this library has other lines."""
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return [f"{jax.tree_util.keystr(path).lstrip('.')} {leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves]
+    """One line per leaf, sorted: its path, dtype and shape, as the storage has them (random keys as their data)."""
+
+    def line(path: Any, leaf: Any) -> str:
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.eval_shape(jax.random.key_data, leaf)
+        return f"{jax.tree_util.keystr(path, simple=True, separator='.')} {leaf.dtype}{list(leaf.shape)}"
+
+    return sorted(line(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state))
 
 
 class Checkpoints:
@@ -44,7 +49,7 @@ class Checkpoints:
 
     def save(self, epoch: int, state: Any, info: dict[str, Any]) -> None:
         """Write the whole `state`, and `info`, which must be JSON."""
-        info = info | {"checksum": checksum(state), "structure": structure(state)}
+        info = info | {"checksum": checksum(state)}
         with _quiet():
             self._manager.save(
                 epoch, args=ocp.args.Composite(state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(info))
@@ -61,13 +66,12 @@ class Checkpoints:
           (state, info), or None if nothing was ever saved.
 
         Raises:
-          ConfigurationError: there are checkpoints, but none can be restored, or the newest is of another structure.
+          ConfigurationError: there are checkpoints, but none can be restored, or one holds other things.
         """
         template = jax.tree.map(_on_device, template)
         damaged: list[int] = []
         problem = ""
         for epoch in sorted(self._manager.all_steps(), reverse=True):
-            self._check_structure(epoch, template)
             try:
                 with _quiet():
                     found = self._manager.restore(
@@ -77,6 +81,7 @@ class Checkpoints:
                 if checksum(found.state) != found.info["checksum"]:
                     raise ValueError("checksum does not match")
             except Exception as error:
+                self._check_structure(epoch, template)
                 problem = str(error).splitlines()[0][:100]
                 warnings.warn(f"checkpoint of epoch {epoch} is damaged, using the one before: {problem}", stacklevel=2)
                 damaged.append(epoch)
@@ -90,14 +95,14 @@ class Checkpoints:
         return None
 
     def _check_structure(self, epoch: int, template: Any) -> None:
-        """Raise `ConfigurationError` for a checkpoint that another version wrote; say nothing of a damaged one."""
+        """Raise `ConfigurationError` for a checkpoint that holds other things; say nothing of a damaged one."""
         try:
             with _quiet():
-                info = self._manager.restore(epoch, args=ocp.args.Composite(info=ocp.args.JsonRestore())).info
+                stored = structure(ocp.StandardCheckpointHandler().metadata(self.directory / str(epoch) / "state").tree)
         except Exception:
             return
-        stored, wanted = (info or {}).get("structure"), structure(template)
-        if stored is None or stored == wanted:
+        wanted = structure(template)
+        if stored == wanted:
             return
         example = sorted(set(stored) ^ set(wanted))[0]
         where = "there" if example in stored else "here"
