@@ -107,21 +107,29 @@ def gather(run: Path, repeats: int, settle: int, span: int) -> tuple[dict[str, n
 
 
 def kept(path: Path, runs: list[dict[str, Any]], how: dict[str, Any]) -> dict[str, Any]:
-    """What a file holds of other seeds than those of `runs`.
+    """What a file holds of other seeds than those of `runs`, as `publish --keep=True` keeps them.
 
     Raises:
-      ConfigurationError: it was measured in another way, from other settings, or holds one of these seeds.
+      ConfigurationError: it was measured in another way or from other settings, or has no response of each run.
     """
     old = json.loads(path.read_text())
     others = [{"config": about} for about in old["runs"]]
     title([*runs, *others])
     if differs := [f"{name} {old[name]}" for name in how if old[name] != how[name]]:
         raise ConfigurationError(f"--keep: {path.name} was measured with {', '.join(differs)}: measure in the same way")
-    if twice := set(map(seed_of, runs)) & set(map(seed_of, others)):
-        raise ConfigurationError(
-            f"--keep: {path.name} holds seed {min(twice)} already: leave it out, or say --keep=False"
-        )
-    return old
+    if "response" in old and "response_per_run" not in old:
+        raise ConfigurationError(f"--keep: {path.name} has no response of each run: measure all seeds together")
+    seeds = set(map(seed_of, runs))
+    stay = [i for i, run in enumerate(others) if seed_of(run) not in seeds]
+
+    def of(values: list[Any]) -> list[Any]:
+        return [values[i] for i in stay]
+
+    rows = {
+        condition: {name: of(row[name]) for name in ("per_run", "samples")} for condition, row in old["rows"].items()
+    }
+    responses = of(old["response_per_run"]) if "response" in old else []
+    return {"runs": of(old["runs"]), "rows": rows, "response_per_run": responses}
 
 
 def main(config: Config) -> None:

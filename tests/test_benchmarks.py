@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from benchmarks import fidelity
-from benchmarks.adaptation import after_changes, settled
+from benchmarks.adaptation import after_changes, kept, settled
 from benchmarks.programs import product_flops
 from benchmarks.time_to_return import crossing
+from metarl_jax.errors import ConfigurationError
 from metarl_jax.types import Evaluation
 
 
@@ -67,3 +68,23 @@ def test_rewards_are_counted_from_some_steps_after_a_change():
     np.testing.assert_allclose(after_changes(fallen, 4)[:, 2:].mean(-1), [5.5])
     fallen = fallen._replace(rewards=rewards * fallen.alive)
     np.testing.assert_allclose(settled(fallen, 7), [9.0, 107.0, 208.0])
+
+
+def test_other_seeds_of_a_measurement_are_kept(tmp_path):
+    def about(seed, **agent):
+        settings = {"env": "toy", "preset": "fast", "agent": agent, "run": {"seed": seed}}
+        return {"algorithm": "moss", "config": settings}
+
+    path, how = tmp_path / "adaptation.json", {"settle": 20}
+    row = {"per_run": [1.0, 2.0], "samples": [3, 4], "mean": 1.5}
+    content = how | {"runs": [about(0), about(1)], "rows": {"after a change": row}}
+    path.write_text(json.dumps(content | {"response": [0.5], "response_per_run": [[0.0], [1.0]]}))
+    old = kept(path, [{"config": about(0)}], how)
+    assert old["rows"] == {"after a change": {"per_run": [2.0], "samples": [4]}}
+    assert old["runs"] == [about(1)] and old["response_per_run"] == [[1.0]]
+    for new, measured, problem in ((about(2), {"settle": 30}, "settle 20"), (about(2, x=1), how, "different settings")):
+        with pytest.raises(ConfigurationError, match=problem):
+            kept(path, [{"config": new}], measured)
+    path.write_text(json.dumps(content | {"response": [0.5]}))
+    with pytest.raises(ConfigurationError, match="no response of each run"):
+        kept(path, [{"config": about(2)}], how)
