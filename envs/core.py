@@ -52,7 +52,9 @@ class State(NamedTuple):
     key: PRNGKeyArray
     metrics: dict[str, Array]
     """`diverged` (bool []): the simulation blew up in this step, and the step must not be learnt from;
-    `task_changed` (bool []): the next step's task differs from this one's; where tasks drift, False."""
+    `task_changed` (bool []): the next step's task differs from this one's; where tasks drift, False;
+    `resting` ([2]): what this step's task pays per step for standing still, without torque, where the step began and
+    where it ended."""
     schedule: dict[str, Array]
     """What a non-stationary wrapper remembers of the episode; empty elsewhere."""
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from envs.core import Environment, State, Task, update_few, update_where, where
 from envs.errors import ConfigurationError
+from envs.physics.base import PhysicsState
 from envs.rewards import select
 from envs.tasks import SubTask, draw_sets, families
 
@@ -35,11 +36,17 @@ def multi_task(
     reward_fn = select(tuple(table.values()))
     train_tasks, test_tasks = draw_sets(key, train, num_train, num_test, test, shared)
 
+    def resting_reward(physics: PhysicsState, task: Task) -> jax.Array:
+        still = physics._replace(qvel=jnp.zeros_like(physics.qvel))
+        return reward_fn(still, still, jnp.zeros_like(physics.ctrl), task, env.spec.dt)
+
     def step(state: State, action: jax.Array) -> State:
         after = env.step(state, action)
         reward = reward_fn(state.physics, after.physics, after.physics.ctrl, state.task, env.spec.dt)
         reward = reward.astype(state.reward.dtype)
-        return after._replace(reward=jnp.where(after.metrics["diverged"], 0.0, reward))
+        resting = [resting_reward(x, state.task).astype(reward.dtype) for x in (state.physics, after.physics)]
+        metrics = after.metrics | {"resting": jnp.stack(resting)}
+        return after._replace(reward=jnp.where(after.metrics["diverged"], 0.0, reward), metrics=metrics)
 
     subtasks = tuple(dict.fromkeys(s.name for s in train + (test or ())))
     spec = env.spec._replace(name=name, families=tuple(table), subtasks=subtasks, task_size=train_tasks.spec.shape[-1])

@@ -62,7 +62,7 @@ def _make(
     def reset(key: jax.Array, task: Task) -> State:
         del key
         obs, false = observe(jnp.zeros(())), jnp.zeros((), bool)
-        metrics = {"diverged": false, "task_changed": false}
+        metrics = {"diverged": false, "task_changed": false, "resting": jnp.zeros(2)}
         return State(obs, jnp.zeros(()), false, false, obs, task, jnp.zeros((), jnp.int32), metrics)
 
     def step(state: State, action: jax.Array) -> State:

@@ -69,7 +69,7 @@ def environment(body: Body, physics: Physics, variant: str) -> Environment:
             physics=state,
             time=jnp.zeros((), jnp.int32),
             key=key,
-            metrics={"diverged": false, "task_changed": false},
+            metrics={"diverged": false, "task_changed": false, "resting": jnp.zeros_like(obs, shape=2)},
             schedule={},
         )
 
@@ -93,7 +93,7 @@ def environment(body: Body, physics: Physics, variant: str) -> Environment:
             final_obs=obs,
             physics=after,
             time=state.time + 1,
-            metrics={"diverged": diverged, "task_changed": jnp.zeros((), bool)},
+            metrics=state.metrics | {"diverged": diverged, "task_changed": jnp.zeros((), bool)},
         )
 
     return Environment(spec, nothing, nothing, reset, step, state_from)

@@ -73,6 +73,7 @@ def unroll(
             last=last,
             valid=~after.metrics["diverged"],
             task=state.task,
+            resting=after.metrics["resting"],
         )
         changed = after.metrics["task_changed"] & (alive if single_episode else True)
         description = agent.describe(agent_state, memory)

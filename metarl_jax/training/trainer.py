@@ -137,4 +137,4 @@ def example_transition(env: Environment) -> Transition:
     task = jax.tree.map(lambda x: jnp.zeros_like(x[0]), env.train_tasks)
     false = jnp.zeros((), bool)
     obs, action = jnp.zeros(spec.obs_size), jnp.zeros(spec.action_size)
-    return Transition(obs, action, jnp.zeros(()), jnp.copy(obs), false, false, false, task)
+    return Transition(obs, action, jnp.zeros(()), jnp.copy(obs), false, false, false, task, jnp.zeros(2))

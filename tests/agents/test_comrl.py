@@ -98,7 +98,8 @@ def test_memories_agree():
     memory = made.begin(state, 2)
     np.testing.assert_array_equal(memory.latent, 0.0)
     for t in range(5):
-        step = Transition(*(x[:, t] for x in batch), jnp.zeros(2, bool), jnp.ones(2, bool), DATA.task)
+        no, resting = jnp.zeros(2, bool), jnp.zeros((2, 2))
+        step = Transition(*(x[:, t] for x in batch), no, ~no, DATA.task, resting)
         memory = made.observe(state, memory, step)
         memory = made.observe(state, memory, step._replace(reward=step.reward + 9, valid=jnp.zeros(2, bool)))
     np.testing.assert_allclose(memory.latent, made.recall(state, batch).latent, atol=1e-5)

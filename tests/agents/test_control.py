@@ -1,5 +1,7 @@
 """What agents that act on a belief have in common."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from metarl_jax.agents import control
 from metarl_jax.learners import sac
+from tests import helpers
 
 SPEC = sac.Spec(obs_size=2, action_size=1, belief_size=1, privileged_size=1)
 SAC = sac.Config(hidden_sizes=(4,), obs_embedding=0, belief_embedding=0, batch_size=4, policy_every=1)
@@ -33,3 +36,27 @@ def test_statistics_are_the_mean_of_the_first_pools_and_then_move_slowly(num_epo
     np.testing.assert_allclose([after.belief_scale.mean[0], after.belief_scale.std[0]], [mean, std], rtol=1e-5)
     if not num_epochs:
         np.testing.assert_allclose([after.task_scale.mean[0], after.task_scale.std[0]], [40.0, 20.0], rtol=1e-5)
+
+
+def test_shaped_rewards_telescope():
+    """Discounted, they are those of the task plus the potential at the end, less the one at the start; a terminal state
+    has none. What comes after a change counts as the next step's task pays it."""
+    config = dataclasses.replace(CONFIG, resting_potential=True, window=5)
+    discount = config.sac.discount
+    windows = helpers.transitions(0, 5, 3)
+    rest = windows.resting.at[:-1, :, 1].set(windows.resting[1:, :, 0])  # as where tasks do not change
+    changed = rest.at[2, 0, 1].add(9.0)
+    ends = jnp.zeros((5, 3), bool).at[4, 1:].set(True)
+    windows = windows._replace(resting=changed, last=ends, terminated=ends.at[:, 2].set(False))
+    nothing = jnp.zeros((5, 3, 0))
+    spec = helpers.spec("any", obs_size=2)
+
+    def rewards(config):
+        scale = None  # nothing is standardised
+        batch = control.pool(dataclasses.replace(config, standardize_obs=False), spec, scale, windows, nothing, nothing)
+        return np.asarray(batch.reward).reshape(5, 3)
+
+    powers = discount ** np.arange(5)[:, None]
+    gain = (powers * (rewards(config) - rewards(CONFIG))).sum(0) * (1 - discount)
+    end = discount**5 * np.asarray(rest[4, :, 1]) * [1, 0, 1]
+    np.testing.assert_allclose(gain, end - np.asarray(rest[0, :, 0]), rtol=1e-4, atol=1e-5)

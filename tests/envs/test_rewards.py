@@ -160,6 +160,8 @@ def test_reward_and_observation(name):
         expected = closed(q0[i], q1[i], v1[i], actions[i], np.asarray(both.spec[i], np.float64))
         # Finite differences of a position of 20 m in single precision: 20 * 6e-8 / 0.05.
         np.testing.assert_allclose(after.reward[i], expected, rtol=2e-5, atol=2e-4)
+        still = [closed(q, q, 0 * v1[i], 0 * actions[i], np.asarray(both.spec[i], np.float64)) for q in (q0[i], q1[i])]
+        np.testing.assert_allclose(after.metrics["resting"][i], still, rtol=2e-5, atol=2e-5)
         checked.add(names[i])
     assert checked == set(CLOSED_FORMS[name])
     assert after.obs.shape[-1] == env.spec.obs_size
