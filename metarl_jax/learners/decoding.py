@@ -59,6 +59,19 @@ class Config:
     """Weight of the next-state error (mean over its standardised dimensions)."""
     reward_weight: float = 1.0
     """Weight of the standardised reward's error."""
+    progress_weight: float = 0.0
+    """Weight of the error of a step's progress, in root mean squares of a batch: how much more the task pays for
+    standing still where the step ended than where it began. Of a goal's distance that is the part which tells the
+    direction, and it is all but lost in the reward while a body hardly moves. 0: not decoded."""
+
+
+class _Target(NamedTuple):
+    """A transition to decode."""
+
+    vectors: Vectors
+    """Standardised."""
+    progress: Float[Array, "..."]
+    """In root mean squares of the batch."""
 
 
 class Spec(NamedTuple):
@@ -115,6 +128,7 @@ def decoder(config: Config, spec: Spec) -> TaskDecoder:
         spec.obs_size,
         (width,) * 2 if state_sizes is None else state_sizes,
         (width,) * 3 if reward_sizes is None else reward_sizes,
+        2 if config.progress_weight else 1,
     )
 
 
@@ -124,15 +138,23 @@ def init(key: PRNGKeyArray, config: Config, spec: Spec) -> Any:
     return decoder(config, spec).init(key, *(jnp.zeros(size) for size in sizes))
 
 
+def _target(scale: Scale, windows: Transition) -> _Target:
+    progress = windows.resting[..., 1] - windows.resting[..., 0]
+    square = jnp.sum(windows.valid * jnp.square(progress)) / jnp.maximum(jnp.sum(windows.valid), 1.0)
+    return _Target(scale.apply(vectors(windows)), progress * jax.lax.rsqrt(square + 1e-12))
+
+
 def _squared(
-    config: Config, spec: Spec, params: Any, target: Vectors, latent: Float[Array, "T N K D"]
+    config: Config, spec: Spec, params: Any, target: _Target, latent: Float[Array, "T N K D"]
 ) -> tuple[Float[Array, "... K"], Float[Array, "... K"]]:
-    """Squared errors [..., K] of next state and reward: targets [..., T, N, ...] under every component's latent."""
-    per_component = jax.tree.map(lambda x: x[..., None, :], (target.obs, target.action))
-    next_obs, reward = decoder(config, spec).apply(params, *per_component, latent)
-    state_error = jnp.mean(jnp.square(next_obs - target.next_obs[..., None, :]), -1)
-    reward_error = jnp.square(reward - target.reward[..., None])
-    return config.state_weight * state_error, config.reward_weight * reward_error
+    """Squared errors [..., K] of next state and pay: targets [..., T, N, ...] under every component's latent."""
+    obs, action, reward, known_next_obs = target.vectors
+    next_obs, rewards = decoder(config, spec).apply(params, obs[..., None, :], action[..., None, :], latent)
+    state_error = jnp.mean(jnp.square(next_obs - known_next_obs[..., None, :]), -1)
+    reward_error = config.reward_weight * jnp.square(rewards[..., 0] - reward[..., None])
+    if config.progress_weight:
+        reward_error += config.progress_weight * jnp.square(rewards[..., 1] - target.progress[..., None])
+    return config.state_weight * state_error, reward_error
 
 
 def errors(
@@ -152,7 +174,7 @@ def errors(
     """
     key_z, key_partner, key_sibling, key_swap = jax.random.split(key, 4)
     latent = sample_components(key_z, q)
-    target: Vectors = scale.apply(vectors(windows))
+    target = _target(scale, windows)
     if config.decode not in ("trajectory", "task"):
         return _squared(config, spec, params, jax.tree.map(lambda x: x[steps], target), latent)
     partner = partners(key_partner, segments(windows), config.decode_samples)[:, steps]
@@ -160,7 +182,7 @@ def errors(
     target, valid = jax.tree.map(lambda x: x[partner, lane], (target, windows.valid))
     if siblings is not None:
         time = jax.random.randint(key_sibling, partner.shape, 0, siblings.reward.shape[0])
-        other, other_valid = jax.tree.map(lambda x: x[time, lane], (scale.apply(vectors(siblings)), siblings.valid))
+        other, other_valid = jax.tree.map(lambda x: x[time, lane], (_target(scale, siblings), siblings.valid))
         swap = other_valid & jax.random.bernoulli(key_swap, 0.5, partner.shape)
         target = jax.tree.map(
             lambda x, y: jnp.where(swap.reshape(*swap.shape, *(1,) * (x.ndim - 3)), x, y), other, target

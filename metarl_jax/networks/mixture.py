@@ -99,19 +99,20 @@ class RecurrentMixtureEncoder(nn.Module):
 
 
 class TaskDecoder(nn.Module):
-    """Predict the next observation and the reward of (s, a) under a latent: two independent regressors (Eq. 6)."""
+    """Predict the next observation and what (s, a) pays under a latent: two independent regressors (Eq. 6)."""
 
     obs_size: int
     state_sizes: Sequence[int]
     reward_sizes: Sequence[int]
+    num_rewards: int = 1
 
     @nn.compact
     def __call__(
         self, obs: Float[Array, "... O"], action: Float[Array, "... A"], latent: Float[Array, "... D"]
-    ) -> tuple[Float[Array, "... O"], Float[Array, "..."]]:
+    ) -> tuple[Float[Array, "... O"], Float[Array, "... R"]]:
         lead = jnp.broadcast_shapes(obs.shape[:-1], action.shape[:-1], latent.shape[:-1])
         inputs = [jnp.broadcast_to(x, (*lead, x.shape[-1])) for x in (obs, action, latent)]
         x: jax.Array = jnp.concatenate(inputs, -1)
         next_obs = MLP((*self.state_sizes, self.obs_size), name="state")(x)
-        reward = MLP((*self.reward_sizes, 1), name="reward")(x)
-        return next_obs, reward[..., 0]
+        rewards = MLP((*self.reward_sizes, self.num_rewards), name="reward")(x)
+        return next_obs, rewards

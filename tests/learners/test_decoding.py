@@ -47,9 +47,9 @@ def errors_by_hand(decoder, q, windows, partner):
     state, reward = 0.0, 0.0
     probs = softmax(np.asarray(q.logits))
     for k in range(K):
-        next_obs, predicted = decoding.decoder(CONFIG, SPEC).apply(decoder, target.obs, target.action, q.mean[:, :, k])
+        next_obs, paid = decoding.decoder(CONFIG, SPEC).apply(decoder, target.obs, target.action, q.mean[:, :, k])
         state += probs[..., k] * np.mean(np.square(next_obs - target.next_obs), -1)
-        reward += probs[..., k] * np.square(predicted - target.reward)
+        reward += probs[..., k] * np.square(paid[..., 0] - target.reward)
     return np.asarray(state), np.asarray(reward)
 
 
@@ -84,6 +84,25 @@ def test_which_transition_a_belief_decodes():
         np.testing.assert_allclose(results[decode]["reconstruction"], total, rtol=1e-5)
     gap = abs(expected["self"][1][VALID].mean() / expected["next"][1][VALID].mean() - 1)
     assert gap > 0.02  # the two readings could be told apart
+
+
+def test_progress_is_decoded_beside_the_reward():
+    """In root mean squares of the batch's valid steps."""
+    encoder, _ = certain()
+    config = with_(decode="next", progress_weight=0.3)
+    decoder = decoding.init(jax.random.key(1), config, SPEC)
+    _, found = loss((encoder, decoder), WINDOWS, jax.random.key(0), config)
+    before, _ = infer(encoder, WINDOWS)
+    progress = np.asarray(WINDOWS.resting[..., 1] - WINDOWS.resting[..., 0])
+    progress = progress / np.sqrt(np.mean(np.square(progress[VALID])))
+    target = SCALE.apply(Vectors(*(getattr(WINDOWS, n) for n in Vectors._fields)))
+    probs, expected = softmax(np.asarray(before.logits)), 0.0
+    for k in range(K):
+        inputs = (target.obs, target.action, before.mean[:, :, k])
+        _, paid = decoding.decoder(config, SPEC).apply(decoder, *inputs)
+        squares = 0.5 * np.square(paid[..., 0] - target.reward) + 0.3 * np.square(paid[..., 1] - progress)
+        expected += probs[..., k] * squares
+    np.testing.assert_allclose(found["reward_error"], np.asarray(expected)[VALID].mean(), rtol=5e-3)
 
 
 @pytest.mark.parametrize("decode", ["self", "next", "trajectory"])
