@@ -67,9 +67,9 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
     off: an earlier version gained nothing from it. Base tasks that share a network need larger batches (64 samples of
     70 tasks are less than one each), and goals 25 m away a longer view; they share the dynamics too, so that the
     reward's error counts most; and twice the VAE updates. There is one Gaussian even then: four returned
-    less in the same time. An ant stands, which pays, for the first 300,000 updates: they are small, its actions
-    vary more, and it collects more. Critics are told the task: they would have to learn to read a belief that is still
-    forming.
+    less in the same time. An ant is hard to move: its networks are larger, without an embedding that all of its joints
+    must pass through, updates are small, actions vary more, and it collects more. Critics are told the task: they would
+    have to learn to read a belief that is still forming.
     """
     several = env in MIXTURES
     walks = env.startswith("ant") and not several
@@ -93,7 +93,10 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
             reward_weight=5.0 if several else 1.0,
         ),
         sac=sac.Config(
-            hidden_sizes=(128, 128),
+            hidden_sizes=(256, 256) if walks else (128, 128),
+            obs_embedding=0 if walks else 32,
+            belief_embedding=0 if walks else 32,
+            layer_norm=walks,
             learning_rate=5e-4 if walks else 1e-3,
             batch_size=256 if several else 64,
             discount=0.985 if several else 0.98 if walks else 0.97,
