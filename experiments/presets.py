@@ -68,11 +68,13 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
     70 tasks are less than one each), and goals 25 m away a longer view; they share the dynamics too, so that the
     reward's error counts most; and twice the VAE updates. There is one Gaussian even then: four returned
     less in the same time. An ant is hard to move: its networks are larger, without an embedding that all of its joints
-    must pass through, updates are small, actions vary more, and it collects more. Critics are told the task: they would
-    have to learn to read a belief that is still forming.
+    must pass through, updates are small, actions vary more, and it collects more. Where it walks to goals, critics and
+    decoder are made to look at what a step brings it nearer. Critics are told the task: they would have to learn to
+    read a belief that is still forming.
     """
     several = env in MIXTURES
     walks = env.startswith("ant") and not several
+    walks_to_goals = walks and env in GOALS
     steps_per_epoch = (2 if walks else 1) * STEPS_PER_EPOCH
     vae_window = min(64, horizon)
     sac_updates = 800 if several else 1_600
@@ -80,7 +82,7 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
         vae=gmm_vae.Config(
             num_components=1,
             latent_size=8 if several else 5,
-            hidden_size=64,
+            hidden_size=128 if walks_to_goals else 64,
             state_decoder_sizes=(64,),
             reward_decoder_sizes=(64, 64),
             decode="task" if (several or env in GOALS) and stationary else "trajectory" if several else "next",
@@ -91,6 +93,7 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
             contrastive_weight=0.0,
             state_weight=0.2 if several else 1.0,
             reward_weight=5.0 if several else 1.0,
+            progress_weight=1.0 if walks_to_goals else 0.0,
         ),
         sac=sac.Config(
             hidden_sizes=(256, 256) if walks else (128, 128),
@@ -111,6 +114,7 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
         standardize_belief=True,
         standardize_obs=True,
         privileged_critics=True,
+        resting_potential=walks_to_goals,
         scale_rate=0.02,
         window=horizon,
         vae_window=vae_window,
