@@ -88,7 +88,7 @@ def environment(entries: list | None = None) -> Environment:
             truncated=done & (state.task.family == 1),
             final_obs=moved,
             task=state.task,
-            metrics=state.metrics | {"task_changed": time == 1},
+            metrics=state.metrics | {"task_changed": time == 1, "resting": jnp.stack([state.obs[0], moved[0]])},
             time=jnp.where(done, 0, time),
             key=key,
         )
@@ -141,6 +141,7 @@ def transitions(seed: int, *lead: int, num_tasks: int = 2) -> Transition:
         last=false,
         valid=~false,
         task=Task(task, np.stack([task, task], -1).astype(np.float32), task),
+        reward_change=rng.normal(size=lead).astype(np.float32),
         resting=rng.normal(size=(*lead, 2)).astype(np.float32),
     )
     return jax.tree.map(jnp.asarray, numbers)

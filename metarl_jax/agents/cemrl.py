@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metarl_jax.agents import belief_forms, control
 from metarl_jax.data import statistics
-from metarl_jax.data.replay import Replay, Vectors
+from metarl_jax.data.replay import Replay, unscaled
 from metarl_jax.data.statistics import Scale
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import context_vae, sac
@@ -72,10 +72,9 @@ def make(config: Config, spec: EnvSpec) -> Agent:
 
     def init(key: PRNGKeyArray) -> State:
         key_vae, key_sac = jax.random.split(key)
-        obs, action = jnp.zeros(spec.obs_size), jnp.zeros(spec.action_size)
         return State(
             vae=context_vae.init(key_vae, config.vae, vae_spec),
-            scale=statistics.identity(Vectors(obs, action, jnp.zeros(()), jnp.copy(obs))),
+            scale=unscaled(spec.obs_size, spec.action_size),
             num_epochs=jnp.zeros((), jnp.int32),
             **control.init(key_sac, config, sac_spec)._asdict(),
         )

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from metarl_jax.agents import belief_forms, control
 from metarl_jax.data import statistics
-from metarl_jax.data.replay import Replay, Vectors
+from metarl_jax.data.replay import Replay, unscaled
 from metarl_jax.data.statistics import Scale
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import decoding, gmm_vae, sac
@@ -97,10 +97,9 @@ def make(config: Config, spec: EnvSpec) -> Agent:
 
     def init(key: PRNGKeyArray) -> State:
         key_vae, key_sac = jax.random.split(key)
-        obs, action = jnp.zeros(spec.obs_size), jnp.zeros(spec.action_size)
         return State(
             vae=gmm_vae.init(key_vae, config.vae, vae_spec),
-            scale=statistics.identity(Vectors(obs, action, jnp.zeros(()), jnp.copy(obs))),
+            scale=unscaled(spec.obs_size, spec.action_size),
             num_epochs=jnp.zeros((), jnp.int32),
             **control.init(key_sac, config, sac_spec)._asdict(),
         )
@@ -116,7 +115,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     def begin(state: State, n: int) -> Memory:
         carry = gmm_vae.begin(config.vae, vae_spec, (n,))
         width = 0 if config.retain_hidden else config.window
-        recent = jnp.zeros((n, width, decoding.context_size(*vae_spec)))
+        recent = jnp.zeros((n, width, decoding.context_size(*vae_spec, config.vae.reward_change)))
         belief = read(state, mixture(state, carry), jax.random.key(0))
         return Memory(carry, belief, recent, jnp.zeros((n, width), bool))
 
@@ -127,7 +126,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
             return memory._replace(
                 carry=gmm_vae.step(encoder, config.vae, vae_spec, state.scale, memory.carry, transition)
             )
-        item = gmm_vae.context(state.scale, transition)
+        item = gmm_vae.context(state.scale, transition, config.vae.reward_change)
         recent = jnp.concatenate([memory.recent[:, 1:], item[:, None]], 1)
         present = jnp.concatenate([memory.present[:, 1:], transition.valid[:, None]], 1)
         carry = gmm_vae.recall(encoder, config.vae, vae_spec, recent, present)

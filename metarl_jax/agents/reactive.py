@@ -9,7 +9,7 @@ from jaxtyping import PRNGKeyArray
 
 from metarl_jax.agents import control
 from metarl_jax.data import statistics
-from metarl_jax.data.replay import Replay, Vectors, sample_windows
+from metarl_jax.data.replay import Replay, sample_windows, unscaled
 from metarl_jax.data.statistics import Scale
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import sac
@@ -71,9 +71,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     nothing_known = statistics.identity(jnp.zeros(0))
 
     def init(key: PRNGKeyArray) -> State:
-        obs, action = jnp.zeros(spec.obs_size), jnp.zeros(spec.action_size)
-        scale = statistics.identity(Vectors(obs, action, jnp.zeros(()), jnp.copy(obs)))
-        return State(sac.init(key, config.sac, sac_spec), scale)
+        return State(sac.init(key, config.sac, sac_spec), unscaled(spec.obs_size, spec.action_size))
 
     def begin(state: State, n: int) -> jax.Array:
         return jnp.zeros((n, 0))

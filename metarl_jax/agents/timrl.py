@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metarl_jax.agents import belief_forms, control
 from metarl_jax.data import statistics
-from metarl_jax.data.replay import Replay, Vectors, sample_windows
+from metarl_jax.data.replay import Replay, sample_windows, unscaled
 from metarl_jax.data.statistics import Scale
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import gmm_vae, recognizer, sac
@@ -150,11 +150,10 @@ def make(config: Config, spec: EnvSpec) -> Agent:
 
     def init(key: PRNGKeyArray) -> State:
         key_vae, key_recognizer, key_sac = jax.random.split(key, 3)
-        obs, action = jnp.zeros(spec.obs_size), jnp.zeros(spec.action_size)
         return State(
             vae=gmm_vae.init(key_vae, config.vae, vae_spec),
             recognizer=recognizer.init(key_recognizer, config.recognizer, recognizer_spec),
-            scale=statistics.identity(Vectors(obs, action, jnp.zeros(()), jnp.copy(obs))),
+            scale=unscaled(spec.obs_size, spec.action_size),
             num_epochs=jnp.zeros((), jnp.int32),
             **control.init(key_sac, config, sac_spec)._asdict(),
         )

@@ -21,6 +21,7 @@ class Vectors(NamedTuple):
     action: jax.Array
     reward: jax.Array
     next_obs: jax.Array
+    reward_change: jax.Array
 
 
 class Replay(NamedTuple):
@@ -36,7 +37,13 @@ class Replay(NamedTuple):
 
 def vectors(transition: Transition) -> Vectors:
     """The vectors of a transition."""
-    return Vectors(transition.obs, transition.action, transition.reward, transition.next_obs)
+    return Vectors(*(getattr(transition, name) for name in Vectors._fields))
+
+
+def unscaled(obs_size: int, action_size: int) -> statistics.Scale:
+    """The standardisation of `Vectors` before there is any data: none."""
+    sizes = Vectors(obs=(obs_size,), action=(action_size,), reward=(), next_obs=(obs_size,), reward_change=())
+    return statistics.identity(Vectors(*(jnp.zeros(size) for size in sizes)))
 
 
 def num_bytes(example: Transition, num_rows: int, length: int) -> int:

@@ -35,7 +35,7 @@ class Config(decoding.Config):
 
 
 def _encoder(config: Config, spec: Spec) -> TransitionMixtureEncoder:
-    width = 5 * context_size(*spec)
+    width = 5 * context_size(*spec, config.reward_change)
     sizes = (width,) * 2 if config.encoder_sizes is None else config.encoder_sizes
     return TransitionMixtureEncoder(sizes, config.num_components, config.latent_size)
 
@@ -43,7 +43,7 @@ def _encoder(config: Config, spec: Spec) -> TransitionMixtureEncoder:
 def init(key: PRNGKeyArray, config: Config, spec: Spec) -> State:
     """Fresh parameters."""
     key_encoder, key_decoder = jax.random.split(key)
-    encoder = _encoder(config, spec).init(key_encoder, jnp.zeros(context_size(*spec)))
+    encoder = _encoder(config, spec).init(key_encoder, jnp.zeros(context_size(*spec, config.reward_change)))
     decoder = decoding.init(key_decoder, config, spec)
     opt = adam(config.learning_rate, config.max_grad_norm).init((encoder, decoder))
     return State(encoder, decoder, opt)
@@ -61,7 +61,7 @@ def begin(config: Config, n: int) -> Memory:
 
 def _evidence(encoder: Any, config: Config, spec: Spec, scale: Scale, transition: Transition) -> Evidence:
     """What each transition [...] says by itself; an invalid one says nothing."""
-    said = Evidence.of(_encoder(config, spec).apply(encoder, context(scale, transition)))
+    said = Evidence.of(_encoder(config, spec).apply(encoder, context(scale, transition, config.reward_change)))
     valid = transition.valid
     return jax.tree.map(lambda x: jnp.where(valid.reshape(*valid.shape, *(1,) * (x.ndim - valid.ndim)), x, 0.0), said)
 

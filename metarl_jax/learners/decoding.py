@@ -26,6 +26,9 @@ TARGETS = ("self", "next", "trajectory", "task")
 class Config:
     """A mixture belief that decodes transitions."""
 
+    reward_change: bool = False
+    """Tell the encoder also how the reward has changed since the last step, as which it would have to remember: where a
+    body hardly moves, a goal's direction shows in nothing else."""
     num_components: int = 1
     """K: Gaussians in the mixture."""
     latent_size: int = 5
@@ -98,15 +101,16 @@ class Beliefs(NamedTuple):
     """[T, N, ...] given the history up to and including it."""
 
 
-def context(scale: Scale, transition: Transition) -> Float[Array, "... C"]:
-    """A transition as an encoder's input: standardised [s, a, r, s']."""
+def context(scale: Scale, transition: Transition, reward_change: bool = False) -> Float[Array, "... C"]:
+    """A transition as an encoder's input: standardised [s, a, r, s'], and the change of r if that is wanted."""
     x: Vectors = scale.apply(vectors(transition))
-    return jnp.concatenate([x.obs, x.action, x.reward[..., None], x.next_obs], -1)
+    item = [x.obs, x.action, x.reward[..., None], x.next_obs]
+    return jnp.concatenate(item + [x.reward_change[..., None]] * reward_change, -1)
 
 
-def context_size(obs_size: int, action_size: int) -> int:
+def context_size(obs_size: int, action_size: int, reward_change: bool = False) -> int:
     """C: length of a context item."""
-    return 2 * obs_size + action_size + 1
+    return 2 * obs_size + action_size + 1 + reward_change
 
 
 def beliefs(after: Mixture, blank: Mixture, last: Bool[Array, "T N"]) -> Beliefs:
@@ -148,10 +152,10 @@ def _squared(
     config: Config, spec: Spec, params: Any, target: _Target, latent: Float[Array, "T N K D"]
 ) -> tuple[Float[Array, "... K"], Float[Array, "... K"]]:
     """Squared errors [..., K] of next state and pay: targets [..., T, N, ...] under every component's latent."""
-    obs, action, reward, known_next_obs = target.vectors
-    next_obs, rewards = decoder(config, spec).apply(params, obs[..., None, :], action[..., None, :], latent)
-    state_error = jnp.mean(jnp.square(next_obs - known_next_obs[..., None, :]), -1)
-    reward_error = config.reward_weight * jnp.square(rewards[..., 0] - reward[..., None])
+    x = target.vectors
+    next_obs, rewards = decoder(config, spec).apply(params, x.obs[..., None, :], x.action[..., None, :], latent)
+    state_error = jnp.mean(jnp.square(next_obs - x.next_obs[..., None, :]), -1)
+    reward_error = config.reward_weight * jnp.square(rewards[..., 0] - x.reward[..., None])
     if config.progress_weight:
         reward_error += config.progress_weight * jnp.square(rewards[..., 1] - target.progress[..., None])
     return config.state_weight * state_error, reward_error

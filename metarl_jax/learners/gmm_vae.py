@@ -43,7 +43,7 @@ class Config(decoding.Config):
 
 
 def _hidden_size(config: Config, spec: Spec) -> int:
-    return config.hidden_size or 5 * context_size(*spec)
+    return config.hidden_size or 5 * context_size(*spec, config.reward_change)
 
 
 def _encoder(config: Config, spec: Spec) -> RecurrentMixtureEncoder:
@@ -53,7 +53,7 @@ def _encoder(config: Config, spec: Spec) -> RecurrentMixtureEncoder:
 def init(key: PRNGKeyArray, config: Config, spec: Spec) -> State:
     """Fresh parameters."""
     key_encoder, key_decoder = jax.random.split(key)
-    item = jnp.zeros(context_size(*spec))
+    item = jnp.zeros(context_size(*spec, config.reward_change))
     encoder = _encoder(config, spec).init(key_encoder, begin(config, spec), item)
     decoder = decoding.init(key_decoder, config, spec)
     opt = adam(config.learning_rate, config.max_grad_norm).init((encoder, decoder))
@@ -85,7 +85,7 @@ def step(
     encoder: Any, config: Config, spec: Spec, scale: Scale, carry: Float[Array, "n H"], transition: Transition
 ) -> Float[Array, "n H"]:
     """The memories after one more transition [n]; an invalid one leaves them as they are."""
-    projected = _project(encoder, config, spec, context(scale, transition))
+    projected = _project(encoder, config, spec, context(scale, transition, config.reward_change))
     return _advance(encoder, config, spec, carry, projected, transition.valid)
 
 
@@ -109,7 +109,7 @@ def mixture(encoder: Any, config: Config, spec: Spec, carry: Float[Array, "... H
 
 def infer(encoder: Any, config: Config, spec: Spec, scale: Scale, windows: Transition) -> Beliefs:
     """Beliefs along windows [T, N, ...], each read from an empty memory and forgotten at episode ends."""
-    projected = _project(encoder, config, spec, context(scale, windows))
+    projected = _project(encoder, config, spec, context(scale, windows, config.reward_change))
     empty = begin(config, spec, windows.reward.shape[1:])
 
     def scan(carry, inputs):

@@ -60,7 +60,7 @@ def unroll(
     blank = agent.begin(agent_state, num)
 
     def step(carry, key):
-        state, memory, alive = carry
+        state, memory, alive, paid, fresh = carry
         action = agent.act(agent_state, state.obs, memory, key, explore)
         after = jax.vmap(env.step)(state, action)
         last = after.terminated | after.truncated
@@ -73,6 +73,7 @@ def unroll(
             last=last,
             valid=~after.metrics["diverged"],
             task=state.task,
+            reward_change=jnp.where(fresh, 0.0, after.reward - paid),
             resting=after.metrics["resting"],
         )
         changed = after.metrics["task_changed"] & (alive if single_episode else True)
@@ -83,10 +84,11 @@ def unroll(
             memory, alive = select(alive, observed, memory), alive & ~last
         else:
             memory = select(last, blank, observed)
-        return (after, memory, alive), Rollout(transition, description, changed, counted)
+        return (after, memory, alive, after.reward, last), Rollout(transition, description, changed, counted)
 
-    alive = jnp.ones(num, bool)
-    (_, memory, _), rollout = jax.lax.scan(step, (state, memory, alive), jax.random.split(key_steps, num_steps))
+    yes = jnp.ones(num, bool)
+    start = (state, memory, yes, jnp.zeros_like(state.reward), yes)
+    (_, memory, *_), rollout = jax.lax.scan(step, start, jax.random.split(key_steps, num_steps))
     return memory, rollout
 
 

@@ -136,5 +136,5 @@ def example_transition(env: Environment) -> Transition:
     spec = env.spec
     task = jax.tree.map(lambda x: jnp.zeros_like(x[0]), env.train_tasks)
     false = jnp.zeros((), bool)
-    obs, action = jnp.zeros(spec.obs_size), jnp.zeros(spec.action_size)
-    return Transition(obs, action, jnp.zeros(()), jnp.copy(obs), false, false, false, task, jnp.zeros(2))
+    obs, action, zero = jnp.zeros(spec.obs_size), jnp.zeros(spec.action_size), jnp.zeros(())
+    return Transition(obs, action, zero, jnp.copy(obs), false, false, false, task, jnp.copy(zero), jnp.zeros(2))

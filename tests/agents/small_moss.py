@@ -20,6 +20,7 @@ CONFIG = moss.Config(
         state_decoder_sizes=(6,),
         reward_decoder_sizes=(6,),
         batch_size=5,
+        reward_change=True,
         learning_rate=1e-2,
     ),
     sac=sac.Config(hidden_sizes=(8,), obs_embedding=0, belief_embedding=0, batch_size=16, learning_rate=1e-2),

@@ -37,6 +37,8 @@ def test_transitions_are_chains():
     np.testing.assert_array_equal(x.obs[1:][inside], x.next_obs[:-1][inside])
     assert (x.obs[1:][ENDS[:-1]] != x.next_obs[:-1][ENDS[:-1]]).any(-1).all()
     np.testing.assert_array_equal(x.reward, TIMES * np.array([1.0, 10.0, 2.0]))
+    np.testing.assert_array_equal(x.reward_change, (TIMES > 1) * np.array([1.0, 10.0, 2.0]))
+    np.testing.assert_array_equal(x.resting, np.stack([TIMES - 1, TIMES], -1))
     np.testing.assert_array_equal(x.last, ENDS)
     np.testing.assert_array_equal(x.terminated, ENDS & np.array([True, False, False]))
     assert x.valid.all()
