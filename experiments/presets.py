@@ -94,6 +94,7 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
             state_weight=0.2 if several else 1.0,
             reward_weight=5.0 if several else 1.0,
             progress_weight=1.0 if walks_to_goals else 0.0,
+            reward_change=walks_to_goals,
         ),
         sac=sac.Config(
             hidden_sizes=(256, 256) if walks else (128, 128),
