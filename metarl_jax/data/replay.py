@@ -42,8 +42,8 @@ def vectors(transition: Transition) -> Vectors:
 
 def unscaled(obs_size: int, action_size: int) -> statistics.Scale:
     """The standardisation of `Vectors` before there is any data: none."""
-    sizes = Vectors(obs=(obs_size,), action=(action_size,), reward=(), next_obs=(obs_size,), reward_change=())
-    return statistics.identity(Vectors(*(jnp.zeros(size) for size in sizes)))
+    obs, action, number = jnp.zeros(obs_size), jnp.zeros(action_size), jnp.zeros(())
+    return statistics.identity(Vectors(obs, action, number, next_obs=obs, reward_change=number))
 
 
 def num_bytes(example: Transition, num_rows: int, length: int) -> int:

@@ -88,7 +88,7 @@ def unroll(
 
     yes = jnp.ones(num, bool)
     start = (state, memory, yes, jnp.zeros_like(state.reward), yes)
-    (_, memory, *_), rollout = jax.lax.scan(step, start, jax.random.split(key_steps, num_steps))
+    (_, memory, _, _, _), rollout = jax.lax.scan(step, start, jax.random.split(key_steps, num_steps))
     return memory, rollout
 
 

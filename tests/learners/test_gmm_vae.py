@@ -42,7 +42,8 @@ def test_context_is_standardised():
     ]
     np.testing.assert_allclose(gmm_vae.context(SCALE, WINDOWS), np.concatenate(expected, -1), rtol=1e-6)
     expected.append(((x.reward_change - 0.1) / 0.4)[..., None])
-    np.testing.assert_allclose(gmm_vae.context(SCALE, WINDOWS, True), np.concatenate(expected, -1), rtol=1e-5, atol=1e-6)
+    changes = gmm_vae.context(SCALE, WINDOWS, reward_change=True)
+    np.testing.assert_allclose(changes, np.concatenate(expected, -1), rtol=1e-5, atol=1e-6)
 
 
 def test_steps_are_the_scan():
