@@ -51,7 +51,7 @@ GOALS = ("point_robot", "sparse_point_robot", "ant_goal", "ant_goal_ood", "ant_g
 episodes of the same task."""
 
 STEPS_PER_EPOCH = 5_000
-"""Env steps that `fast` collects per epoch; twice as many where an ant walks."""
+"""Env steps that `fast` collects per epoch; twice as many of an ant."""
 
 FIXED_TEMPERATURE = ("cheetah_vel", "cheetah_vel_ood", "cheetah_vel_nonstat", "cheetah_vel_grid", *MIXTURES)
 """Benchmarks whose rewards have a common scale of about 1 per step: a fixed entropy temperature. On the
@@ -62,27 +62,28 @@ multi-task ones a learnt temperature fell to 0.002, the policies saturated and r
 def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer.Config]:
     """Most return per second of wall-clock found here: small networks, large learning rates, relabelled pools.
 
-    SAC's beliefs are unrolled over whole episodes, the VAE's over 64 steps: an unroll takes as long as its window,
-    and a task shows in its first steps. What is counted in episodes scales with their length. The contrastive loss is
-    off: an earlier version gained nothing from it. Base tasks that share a network need larger batches (64 samples of
-    70 tasks are less than one each), and goals 25 m away a longer view; they share the dynamics too, so that the
-    reward's error counts most; and twice the VAE updates. There is one Gaussian even then: four returned
-    less in the same time. An ant is hard to move: its networks are larger, without an embedding that all of its joints
-    must pass through, updates are small, actions vary more, and it collects more. Where it walks to goals, critics and
-    decoder are made to look at what a step brings it nearer. Critics are told the task: they would have to learn to
-    read a belief that is still forming.
+    SAC's beliefs are unrolled over whole episodes, the VAE's over 64 steps: an unroll takes as long as its window, and
+    a task shows in its first steps. What is counted in episodes scales with their length. The contrastive loss is off:
+    an earlier version gained nothing from it. Base tasks that share a network need larger batches (64 samples of 70
+    tasks are less than one each; an ant needs the number of updates more), and goals 25 m away a longer view; they
+    share the dynamics too, so that the reward's error counts most; and twice the VAE updates. There is one Gaussian
+    even then: four returned less in the same time. An ant is hard to move: its networks are larger, without an
+    embedding that all of its joints must pass through, updates are small, actions vary more, and it collects more.
+    Where it walks to goals, critics, decoder and encoder are made to look at what a step brings it nearer. Critics are
+    told the task: they would have to learn to read a belief that is still forming.
     """
     several = env in MIXTURES
-    walks = env.startswith("ant") and not several
-    walks_to_goals = walks and env in GOALS
-    steps_per_epoch = (2 if walks else 1) * STEPS_PER_EPOCH
+    ant = env.startswith("ant")
+    ant_to_goals = ant and (several or env in GOALS)
+    steps_per_epoch = (2 if ant else 1) * STEPS_PER_EPOCH
     vae_window = min(64, horizon)
-    sac_updates = 800 if several else 1_600
+    large_batch = several and not ant
+    sac_updates = 800 if large_batch else 1_600
     agent = moss.Config(
         vae=gmm_vae.Config(
             num_components=1,
             latent_size=8 if several else 5,
-            hidden_size=128 if walks_to_goals else 64,
+            hidden_size=128 if ant_to_goals else 64,
             state_decoder_sizes=(64,),
             reward_decoder_sizes=(64, 64),
             decode="task" if (several or env in GOALS) and stationary else "trajectory" if several else "next",
@@ -93,21 +94,21 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
             contrastive_weight=0.0,
             state_weight=0.2 if several else 1.0,
             reward_weight=5.0 if several else 1.0,
-            progress_weight=1.0 if walks_to_goals else 0.0,
-            reward_change=walks_to_goals,
+            progress_weight=(5.0 if several else 1.0) if ant_to_goals else 0.0,
+            reward_change=ant_to_goals,
         ),
         sac=sac.Config(
-            hidden_sizes=(256, 256) if walks else (128, 128),
-            obs_embedding=0 if walks else 32,
-            belief_embedding=0 if walks else 32,
-            layer_norm=walks,
-            learning_rate=5e-4 if walks else 1e-3,
-            batch_size=256 if several else 64,
-            discount=0.985 if several else 0.98 if walks else 0.97,
+            hidden_sizes=(256, 256) if ant else (128, 128),
+            obs_embedding=0 if ant else 32,
+            belief_embedding=0 if ant else 32,
+            layer_norm=ant,
+            learning_rate=5e-4 if ant else 1e-3,
+            batch_size=256 if large_batch else 64,
+            discount=0.985 if several else 0.98 if ant else 0.97,
             target_rate=0.02,
-            alpha=0.05,
+            alpha=0.02 if several and ant else 0.05,
             automatic_entropy_tuning=env not in FIXED_TEMPERATURE,
-            target_entropy=-0.3 if walks else -1.0,
+            target_entropy=-0.3 if ant else -1.0,
             max_grad_norm=None,
             policy_every=2,
             average_rate=0.001,
@@ -115,7 +116,7 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
         standardize_belief=True,
         standardize_obs=True,
         privileged_critics=True,
-        resting_potential=walks_to_goals,
+        resting_potential=ant_to_goals,
         scale_rate=0.02,
         window=horizon,
         vae_window=vae_window,
