@@ -67,10 +67,10 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
     an earlier version gained nothing from it. Base tasks that share a network need larger batches (64 samples of 70
     tasks are less than one each; an ant needs the number of updates more), and goals 25 m away a longer view; they
     share the dynamics too, so that the reward's error counts most; and twice the VAE updates. There is one Gaussian
-    even then: four returned less in the same time. An ant is hard to move: its networks are larger, without an
-    embedding that all of its joints must pass through, updates are small, actions vary more, and it collects more.
-    Where it walks to goals, critics, decoder and encoder are made to look at what a step brings it nearer. Critics are
-    told the task: they would have to learn to read a belief that is still forming.
+    even then: four returned less in the same time. An ant is hard to move: its networks have no embedding that all of
+    its joints must pass through, and are larger where it has one family; updates are small, actions vary more, and it
+    collects more. Where it walks to goals, critics, decoder and encoder are made to look at what a step brings it
+    nearer. Critics are told the task: they would have to learn to read a belief that is still forming.
     """
     several = env in MIXTURES
     ant = env.startswith("ant")
@@ -98,7 +98,7 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
             reward_change=ant_to_goals,
         ),
         sac=sac.Config(
-            hidden_sizes=(256, 256) if ant else (128, 128),
+            hidden_sizes=(256, 256) if ant and not several else (128, 128),
             obs_embedding=0 if ant else 32,
             belief_embedding=0 if ant else 32,
             layer_norm=ant,
@@ -117,6 +117,7 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
         standardize_obs=True,
         privileged_critics=True,
         resting_potential=ant_to_goals,
+        reward_floor=-2.0 if several and ant else None,
         scale_rate=0.02,
         window=horizon,
         vae_window=vae_window,

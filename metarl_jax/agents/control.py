@@ -35,6 +35,9 @@ class Config:
     resting_potential: bool = False
     """Critics learn what is gained over resting: rewards are shaped with the potential of what the task would pay for
     ever if the body stood still where it is, which training knows. Optimal policies stay the same (Ng et al., 1999)."""
+    reward_floor: float | None = None
+    """SAC takes rewards below this for this: squared errors of a body that is thrown about would be most of what its
+    critics learn. None: there is none."""
     scale_rate: float = 1.0
     """How far these statistics move towards each pool's; 1: they are the newest pool's. What a pool's differ by from
     the last one's is noise in what the policy is told."""
@@ -173,12 +176,12 @@ def sac_spec(config: Config, spec: EnvSpec, belief_size: int) -> sac.Spec:
     return sac.Spec(spec.obs_size, spec.action_size, belief_size, privileged_size)
 
 
-def _shaped(windows: Transition, discount: float) -> Float[Array, "T N"]:
-    """Rewards plus `discount` potential(next state) - potential(state); that of terminal states is 0."""
+def _potential_gain(windows: Transition, discount: float) -> Float[Array, "T N"]:
+    """`discount` potential(next state) - potential(state) of resting; that of terminal states is 0."""
     before, after = jnp.moveaxis(windows.resting, -1, 0)
     following = jnp.concatenate([before[1:], after[-1:]])  # under the next step's task, if that is another
     after = jnp.where(windows.last, after, following)
-    return windows.reward + (discount * jnp.where(windows.terminated, 0.0, after) - before) / (1.0 - discount)
+    return (discount * jnp.where(windows.terminated, 0.0, after) - before) / (1.0 - discount)
 
 
 def pool(
@@ -194,7 +197,11 @@ def pool(
 
     Beliefs and tasks are not standardised yet. Only the first `own_obs_size` entries of observations are the policy's.
     """
-    reward = _shaped(windows, config.sac.discount) if config.resting_potential else windows.reward
+    reward = windows.reward
+    if config.reward_floor is not None:
+        reward = jnp.maximum(reward, config.reward_floor)
+    if config.resting_potential:
+        reward += _potential_gain(windows, config.sac.discount)
     if config.sac_reward_normalization:
         reward = (reward - scale.mean.reward) / scale.std.reward
     batch = sac.Batch(

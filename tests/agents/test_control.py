@@ -38,7 +38,7 @@ def test_statistics_are_the_mean_of_the_first_pools_and_then_move_slowly(num_epo
         np.testing.assert_allclose([after.task_scale.mean[0], after.task_scale.std[0]], [40.0, 20.0], rtol=1e-5)
 
 
-def test_shaped_rewards_telescope():
+def test_rewards_have_a_floor_and_shaped_ones_telescope():
     """Discounted, they are those of the task plus the potential at the end, less the one at the start; a terminal state
     has none. What comes after a change counts as the next step's task pays it."""
     config = dataclasses.replace(CONFIG, resting_potential=True, window=5)
@@ -57,6 +57,9 @@ def test_shaped_rewards_telescope():
         return np.asarray(batch.reward).reshape(5, 3)
 
     powers = discount ** np.arange(5)[:, None]
+    floored = rewards(dataclasses.replace(CONFIG, reward_floor=-0.2))
+    np.testing.assert_array_equal(floored, np.maximum(windows.reward, np.float32(-0.2)))
+    assert (floored != windows.reward).any()
     gain = (powers * (rewards(config) - rewards(CONFIG))).sum(0) * (1 - discount)
     end = discount**5 * np.asarray(rest[4, :, 1]) * [1, 0, 1]
     np.testing.assert_allclose(gain, end - np.asarray(rest[0, :, 0]), rtol=1e-4, atol=1e-5)
