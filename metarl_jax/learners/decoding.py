@@ -27,8 +27,9 @@ class Config:
     """A mixture belief that decodes transitions."""
 
     reward_change: bool = False
-    """Tell the encoder also how the reward has changed since the last step, as which it would have to remember: where a
-    body hardly moves, a goal's direction shows in nothing else."""
+    """Tell the encoder also how the reward has changed since the last step, which a recurrent one would have to
+    remember and one of single transitions cannot know: where a body hardly moves, a goal's direction shows in nothing
+    else."""
     num_components: int = 1
     """K: Gaussians in the mixture."""
     latent_size: int = 5
