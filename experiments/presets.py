@@ -65,25 +65,21 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
     SAC's beliefs are unrolled over whole episodes, the VAE's over 64 steps: an unroll takes as long as its window, and
     a task shows in its first steps. What is counted in episodes scales with their length. The contrastive loss is off:
     an earlier version gained nothing from it. Base tasks that share a network need larger batches (64 samples of 70
-    tasks are less than one each; an ant needs the number of updates more), and goals 25 m away a longer view; they
-    share the dynamics too, so that the reward's error counts most; and twice the VAE updates. There is one Gaussian
-    even then: four returned less in the same time. An ant is hard to move: its networks have no embedding that all of
-    its joints must pass through, and are larger where it has one family; updates are small, actions vary more, and it
-    collects more. Where it walks to goals, critics, decoder and encoder are made to look at what a step brings it
-    nearer. Critics are told the task: they would have to learn to read a belief that is still forming.
+    tasks are less than one each), and goals 25 m away a longer view; they share the dynamics too, so that the reward's
+    error counts most; and twice the VAE updates. There is one Gaussian even then: four returned less in the same time.
+    Critics are told the task: they would have to learn to read a belief that is still forming. Ants differ: see
+    `_of_ant`.
     """
     several = env in MIXTURES
     ant = env.startswith("ant")
-    ant_to_goals = ant and (several or env in GOALS)
     steps_per_epoch = (2 if ant else 1) * STEPS_PER_EPOCH
     vae_window = min(64, horizon)
-    large_batch = several and not ant
-    sac_updates = 800 if large_batch else 1_600
+    sac_updates = 800 if several and not ant else 1_600
     agent = moss.Config(
         vae=gmm_vae.Config(
             num_components=1,
             latent_size=8 if several else 5,
-            hidden_size=128 if ant_to_goals else 64,
+            hidden_size=64,
             state_decoder_sizes=(64,),
             reward_decoder_sizes=(64, 64),
             decode="task" if (several or env in GOALS) and stationary else "trajectory" if several else "next",
@@ -94,21 +90,16 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
             contrastive_weight=0.0,
             state_weight=0.2 if several else 1.0,
             reward_weight=5.0 if several else 1.0,
-            progress_weight=(5.0 if several else 1.0) if ant_to_goals else 0.0,
-            reward_change=ant_to_goals,
         ),
         sac=sac.Config(
-            hidden_sizes=(256, 256) if ant and not several else (128, 128),
-            obs_embedding=0 if ant else 32,
-            belief_embedding=0 if ant else 32,
-            layer_norm=ant,
-            learning_rate=5e-4 if ant else 1e-3,
-            batch_size=256 if large_batch else 64,
-            discount=0.985 if several else 0.98 if ant else 0.97,
+            hidden_sizes=(128, 128),
+            learning_rate=1e-3,
+            batch_size=256 if several else 64,
+            discount=0.985 if several else 0.97,
             target_rate=0.02,
-            alpha=0.02 if several and ant else 0.05,
+            alpha=0.05,
             automatic_entropy_tuning=env not in FIXED_TEMPERATURE,
-            target_entropy=-0.3 if ant else -1.0,
+            target_entropy=-1.0,
             max_grad_norm=None,
             policy_every=2,
             average_rate=0.001,
@@ -116,8 +107,6 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
         standardize_belief=True,
         standardize_obs=True,
         privileged_critics=True,
-        resting_potential=ant_to_goals,
-        reward_floor=-2.0 if several and ant else None,
         scale_rate=0.02,
         window=horizon,
         vae_window=vae_window,
@@ -132,7 +121,34 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
         replay_rows=2_000_000 // horizon,
         initial_episodes=max(20, 20_000 // horizon),
     )
-    return agent, data
+    return _of_ant(agent, several, several or env in GOALS) if ant else agent, data
+
+
+def _of_ant(agent: moss.Config, several: bool, to_goals: bool) -> moss.Config:
+    """What an ant needs instead, which is hard to move.
+
+    Its networks have no embedding that all of its joints must pass through, and are larger where it has one family;
+    updates are small and many, and actions vary more. Where it walks to goals, critics, decoder and encoder are made to
+    look at what a step brings it nearer. On base tasks, whose errors are squared, what being thrown about costs is
+    bounded.
+    """
+    sac_config = dataclasses.replace(
+        agent.sac,
+        hidden_sizes=(128, 128) if several else (256, 256),
+        obs_embedding=0,
+        belief_embedding=0,
+        layer_norm=True,
+        learning_rate=5e-4,
+        batch_size=64,
+        discount=0.985 if several else 0.98,
+        alpha=0.02 if several else 0.05,
+        target_entropy=-0.3,
+    )
+    vae = agent.vae
+    if to_goals:
+        vae = dataclasses.replace(vae, hidden_size=128, progress_weight=vae.reward_weight, reward_change=True)
+    floor = -2.0 if several else None
+    return dataclasses.replace(agent, sac=sac_config, vae=vae, resting_potential=to_goals, reward_floor=floor)
 
 
 def common(preset: str, env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer.Config, int | None]:
