@@ -10,7 +10,7 @@ import envs
 from envs.wrappers import reveal_task
 from experiments import cli, presets, setup
 from metarl_jax.agents import moss
-from metarl_jax.training.loop import Experiment, RunConfig
+from metarl_jax.training.loop import Experiment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +33,8 @@ def presets_for(preset: str, env: str, options: tuple[str, ...] = ()) -> Config:
       ConfigurationError: unknown preset or environment.
     """
     spec = setup.spec_of(preset, env, options)
-    config = Config(env=env, preset=preset, env_options=options)
-    if preset == "paper":
-        agent, data, epochs = presets.paper(env, spec.horizon, spec.stationary)
-        return dataclasses.replace(config, agent=agent, data=data, run=RunConfig(epochs=epochs, eval_every=10))
-    agent, data = presets.fast(env, spec.horizon, spec.stationary)
-    return dataclasses.replace(config, agent=agent, data=data, run=RunConfig(minutes=10.0, eval_every=5))
+    agent, data, epochs = presets.common(preset, spec)
+    return Config(env=env, preset=preset, env_options=options, agent=agent, data=data, run=setup.budget(epochs))
 
 
 def build(config: Config, episodes: int | None = None) -> Experiment:

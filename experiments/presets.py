@@ -12,6 +12,7 @@ from metarl_jax.learners import brac, club, context_vae, decoding, gan, gmm_vae,
 from metarl_jax.learners.context_encoder import Config as EncoderConfig
 from metarl_jax.learners.recognizer import Config as RecognizerConfig
 from metarl_jax.training import trainer
+from metarl_jax.types import EnvSpec
 
 PRESETS = ("fast", "paper")
 
@@ -29,15 +30,15 @@ PAPER_SCHEDULE = {"cheetah_multitask": (3001, 70), "ant_multitask": (2001, 90)}
 """(epochs, tasks per epoch) where they differ from cheetah_vel's."""
 
 
-def paper(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer.Config, int]:
+def paper(spec: EnvSpec) -> tuple[moss.Config, trainer.Config, int]:
     """The paper's table: agent, data, epochs."""
-    k = MIXTURES.get(env, 1)
-    epochs, tasks_per_epoch = PAPER_SCHEDULE.get(env, (501, 30))
-    window = min(64, horizon)
+    k = MIXTURES.get(spec.name, 1)
+    epochs, tasks_per_epoch = PAPER_SCHEDULE.get(spec.name, (501, 30))
+    window = min(64, spec.horizon)
     trajectory = k == 1
     agent = moss.Config(
         vae=gmm_vae.Config(
-            num_components=k, latent_size=5 if k == 1 else 8, contrastive_weight=1.0 if stationary else 0.0
+            num_components=k, latent_size=5 if k == 1 else 8, contrastive_weight=1.0 if spec.stationary else 0.0
         ),
         window=window,
         use_trajectory_sample_sac=trajectory,
@@ -59,7 +60,7 @@ multi-task ones a learnt temperature fell to 0.002, the policies saturated and r
 (directions: the faster, the more reward) the temperature is learnt."""
 
 
-def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer.Config]:
+def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
     """Most return per second of wall-clock found here: small networks, large learning rates, relabelled pools.
 
     SAC's beliefs are unrolled over whole episodes, the VAE's over 64 steps: an unroll takes as long as its window, and
@@ -70,6 +71,7 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
     Critics are told the task: they would have to learn to read a belief that is still forming. Ants differ: see
     `_of_ant`.
     """
+    env, horizon = spec.name, spec.horizon
     several = env in MIXTURES
     ant = env.startswith("ant")
     steps_per_epoch = (2 if ant else 1) * STEPS_PER_EPOCH
@@ -82,7 +84,7 @@ def fast(env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer
             hidden_size=64,
             state_decoder_sizes=(64,),
             reward_decoder_sizes=(64, 64),
-            decode="task" if (several or env in GOALS) and stationary else "trajectory" if several else "next",
+            decode="task" if (several or env in GOALS) and spec.stationary else "trajectory" if several else "next",
             learning_rate=2e-3,
             max_grad_norm=1.0 if several else None,
             batch_size=1_024 // vae_window,
@@ -147,13 +149,13 @@ def _of_ant(agent: moss.Config, several: bool, to_goals: bool) -> moss.Config:
     vae = agent.vae
     if to_goals:
         vae = dataclasses.replace(vae, hidden_size=128, progress_weight=vae.reward_weight, reward_change=True)
-    floor = -2.0 if several else None
+    floor = (-2.0,) if several else ()
     return dataclasses.replace(agent, sac=sac_config, vae=vae, resting_potential=to_goals, reward_floor=floor)
 
 
-def common(preset: str, env: str, horizon: int, stationary: bool) -> tuple[moss.Config, trainer.Config, int | None]:
+def common(preset: str, spec: EnvSpec) -> tuple[moss.Config, trainer.Config, int | None]:
     """MoSS's settings in a preset, which its rivals start from: agent, data, epochs (None: until the minutes end)."""
-    return paper(env, horizon, stationary) if preset == "paper" else (*fast(env, horizon, stationary), None)
+    return paper(spec) if preset == "paper" else (*fast(spec), None)
 
 
 def _shared(kind: type, config: Any) -> dict[str, Any]:
@@ -161,9 +163,7 @@ def _shared(kind: type, config: Any) -> dict[str, Any]:
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(kind)}
 
 
-def timrl(
-    preset: str, env: str, horizon: int, stationary: bool, num_classes: int
-) -> tuple[timrl_agent.Config, trainer.Config, int | None]:
+def timrl(preset: str, spec: EnvSpec) -> tuple[timrl_agent.Config, trainer.Config, int | None]:
     """TIMRL in MoSS's settings, with one component per class: agent, data, epochs (None: until the minutes are spent).
 
     The publication says how often the recogniser is updated, that the priors are fixed, and that the policy acts on a
@@ -173,17 +173,17 @@ def timrl(
     segment, in both presets, and in `fast` on base tasks, whose VAE is updated more often, from some of the steps; the
     rest is MoSS's.
     """
-    base, data, epochs = common(preset, env, horizon, stationary)
+    base, data, epochs = common(preset, spec)
     recognizer = RecognizerConfig()
     updates, belief = 10, "sample"
     if preset == "fast":
         updates, belief = 100, "component"
-        recognizer = RecognizerConfig(model_size=32, feed_forward_size=64, batch_size=max(4, 1_600 // horizon))
+        recognizer = RecognizerConfig(model_size=32, feed_forward_size=64, batch_size=max(4, 1_600 // spec.horizon))
     vae = dataclasses.replace(
         base.vae,
-        num_components=max(2, num_classes),
+        num_components=max(2, len(timrl_agent.classes(spec))),
         decode="trajectory",
-        elbo_steps=16 if preset == "fast" and env in MIXTURES else None,
+        elbo_steps=16 if preset == "fast" and spec.name in MIXTURES else None,
         contrastive_weight=0.0,
         use_separated_prior=True,
     )
@@ -197,11 +197,9 @@ def timrl(
     return agent, data, epochs
 
 
-def cemrl(
-    preset: str, env: str, horizon: int, stationary: bool
-) -> tuple[cemrl_agent.Config, trainer.Config, int | None]:
+def cemrl(preset: str, spec: EnvSpec) -> tuple[cemrl_agent.Config, trainer.Config, int | None]:
     """CEMRL-style inference in MoSS's settings, so that inference alone differs: agent, data, epochs as `common`'s."""
-    base, data, epochs = common(preset, env, horizon, stationary)
+    base, data, epochs = common(preset, spec)
     sizes = (base.vae.hidden_size,) * 2 if base.vae.hidden_size else None
     vae = context_vae.Config(**_shared(decoding.Config, base.vae), encoder_sizes=sizes)
     return cemrl_agent.Config(**_shared(control.Config, base), vae=vae, belief=base.belief), data, epochs

@@ -52,6 +52,11 @@ def spec_of(preset: str, env: str, options: tuple[str, ...], known: Sequence[str
     return envs.make(env, **options_of(options)).spec
 
 
+def budget(epochs: int | None) -> RunConfig:
+    """How long a preset trains: for so many epochs, or, if None, for ten minutes."""
+    return RunConfig(minutes=10.0, eval_every=5) if epochs is None else RunConfig(epochs=epochs, eval_every=10)
+
+
 def options_of(given: Sequence[str]) -> dict[str, Any]:
     """`--env_options` as keyword arguments of `envs.make`; raises `ConfigurationError` for what has its own flag."""
     options = cli.parse_options(given)

@@ -8,7 +8,7 @@ import jax
 
 from experiments import cli, presets, setup
 from metarl_jax.agents import timrl
-from metarl_jax.training.loop import Experiment, RunConfig
+from metarl_jax.training.loop import Experiment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +27,8 @@ def presets_for(preset: str, env: str, options: tuple[str, ...] = ()) -> Config:
       ConfigurationError: unknown preset or environment.
     """
     spec = setup.spec_of(preset, env, options)
-    agent, data, epochs = presets.timrl(preset, env, spec.horizon, spec.stationary, len(timrl.classes(spec)))
-    run = RunConfig(minutes=10.0, eval_every=5) if epochs is None else RunConfig(epochs=epochs, eval_every=10)
-    return Config(env=env, preset=preset, env_options=options, agent=agent, data=data, run=run)
+    agent, data, epochs = presets.timrl(preset, spec)
+    return Config(env=env, preset=preset, env_options=options, agent=agent, data=data, run=setup.budget(epochs))
 
 
 def build(config: Config, episodes: int | None = None) -> Experiment:

@@ -35,9 +35,9 @@ class Config:
     resting_potential: bool = False
     """Critics learn what is gained over resting: rewards are shaped with the potential of what the task would pay for
     ever if the body stood still where it is, which training knows. Optimal policies stay the same (Ng et al., 1999)."""
-    reward_floor: float | None = None
-    """SAC takes rewards below this for this: squared errors of a body that is thrown about would be most of what its
-    critics learn. None: there is none."""
+    reward_floor: tuple[float, ...] = ()
+    """SAC takes rewards below this for this, so that what a fall costs keeps no policy from trying, and is not most of
+    what critics learn. One for all base tasks, or one for each in their order; empty: there is none."""
     scale_rate: float = 1.0
     """How far these statistics move towards each pool's; 1: they are the newest pool's. What a pool's differ by from
     the last one's is noise in what the policy is told."""
@@ -84,6 +84,11 @@ def validate(config: Config, spec: EnvSpec) -> None:
             raise ConfigurationError(f"{name} must be >= {low}, got {count}")
     if not 0.0 < config.scale_rate <= 1.0:
         raise ConfigurationError(f"scale_rate must be in (0, 1], got {config.scale_rate}")
+    if len(config.reward_floor) not in (0, 1, len(spec.families)):
+        raise ConfigurationError(
+            f"reward_floor must be one number or {len(spec.families)} ({', '.join(spec.families)}), "
+            f"got {len(config.reward_floor)}"
+        )
     for name in ("window", "vae_window"):
         size = getattr(config, name)
         if size is not None and not 2 <= size <= spec.horizon:
@@ -198,8 +203,9 @@ def pool(
     Beliefs and tasks are not standardised yet. Only the first `own_obs_size` entries of observations are the policy's.
     """
     reward = windows.reward
-    if config.reward_floor is not None:
-        reward = jnp.maximum(reward, config.reward_floor)
+    if config.reward_floor:
+        floors = jnp.broadcast_to(jnp.asarray(config.reward_floor), len(spec.families))
+        reward = jnp.maximum(reward, floors[windows.task.family])
     if config.resting_potential:
         reward += _potential_gain(windows, config.sac.discount)
     if config.sac_reward_normalization:

@@ -57,7 +57,7 @@ def test_rewards_have_a_floor_and_shaped_ones_telescope():
         return np.asarray(batch.reward).reshape(5, 3)
 
     powers = discount ** np.arange(5)[:, None]
-    floored = rewards(dataclasses.replace(CONFIG, reward_floor=-0.2))
+    floored = rewards(dataclasses.replace(CONFIG, reward_floor=(-0.2,)))
     np.testing.assert_array_equal(floored, np.maximum(windows.reward, np.float32(-0.2)))
     assert (floored != windows.reward).any()
     gain = (powers * (rewards(config) - rewards(CONFIG))).sum(0) * (1 - discount)
