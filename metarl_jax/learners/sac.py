@@ -31,6 +31,9 @@ class Config:
     """Size of the belief's embedding; 0: none."""
     layer_norm: bool = False
     """Layer normalisation in the critics."""
+    action_cost: float = 0.0
+    """What the task takes per squared action and step, if it is known: the critics subtract it themselves, so that it
+    is no part of what their networks must learn. Beside values that are 100 times as large it would be lost."""
     learning_rate: float = 3e-4
     """Adam's step size, for policy, critics and temperature."""
     batch_size: int = 256
@@ -114,7 +117,8 @@ def _actor(config: Config, spec: Spec) -> Actor:
 
 
 def _critic(config: Config) -> TwinCritic:
-    return TwinCritic(config.hidden_sizes, config.obs_embedding, config.belief_embedding, config.layer_norm)
+    embeddings = config.obs_embedding, config.belief_embedding
+    return TwinCritic(config.hidden_sizes, *embeddings, config.layer_norm, config.action_cost)
 
 
 def init(key: PRNGKeyArray, config: Config, spec: Spec) -> State:

@@ -45,12 +45,13 @@ class Actor(nn.Module):
 
 
 class Critic(nn.Module):
-    """Q(s, b, a)."""
+    """Q(s, b, a): what a network says, less `action_cost` times the sum of squared actions."""
 
     hidden_sizes: Sequence[int]
     obs_embedding: int = 0
     belief_embedding: int = 0
     layer_norm: bool = False
+    action_cost: float = 0.0
 
     @nn.compact
     def __call__(
@@ -58,7 +59,8 @@ class Critic(nn.Module):
     ) -> Float[Array, "..."]:
         x = _Embed(self.obs_embedding, self.belief_embedding)(obs, belief)
         x = jnp.concatenate([x, action], -1)
-        return MLP((*self.hidden_sizes, 1), layer_norm=self.layer_norm)(x)[..., 0]
+        q = MLP((*self.hidden_sizes, 1), layer_norm=self.layer_norm)(x)[..., 0]
+        return q - self.action_cost * jnp.sum(jnp.square(action), -1)
 
 
 class TwinCritic(nn.Module):
@@ -68,10 +70,12 @@ class TwinCritic(nn.Module):
     obs_embedding: int = 0
     belief_embedding: int = 0
     layer_norm: bool = False
+    action_cost: float = 0.0
 
     @nn.compact
     def __call__(self, obs, belief, action) -> Float[Array, "2 ..."]:
         twin = nn.vmap(
             Critic, in_axes=None, out_axes=0, axis_size=2, variable_axes={"params": 0}, split_rngs={"params": True}
         )
-        return twin(self.hidden_sizes, self.obs_embedding, self.belief_embedding, self.layer_norm)(obs, belief, action)
+        settings = (self.obs_embedding, self.belief_embedding, self.layer_norm, self.action_cost)
+        return twin(self.hidden_sizes, *settings)(obs, belief, action)
