@@ -80,6 +80,10 @@ class EnvSpec(NamedTuple):
     variant: str
     stationary: bool = True
     """Whether the task of an episode is fixed."""
+    max_control: float = 1.0
+    """The control that an action of 1 means."""
+    action_cost: float = 0.0
+    """What the reward takes per squared action and step, the same in all tasks; 0 if it is not of this form."""
 
 
 class Environment(NamedTuple):

@@ -5,7 +5,8 @@ step, the mapped action [nu], the task's spec [p] and the control step dt in sec
 half cheetah: qpos[0] = x (m), qpos[2] = pitch (rad); of the ant: qpos[0:2] = xy (m), qpos[2] = z (m).
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,23 @@ from envs.physics.base import PhysicsState
 RewardFn = Callable[[PhysicsState, PhysicsState, jax.Array, jax.Array, float], jax.Array]
 
 
-def _control_cost(weight: float, action: jax.Array) -> jax.Array:
-    return weight * jnp.sum(jnp.square(action))
+def _costs(weight: float) -> Callable[[Callable[..., jax.Array]], RewardFn]:
+    """Take `weight` per squared control from what a function `(before, after, spec, dt)` pays; see `control_cost`."""
+
+    def decorate(pay: Callable[..., jax.Array]) -> RewardFn:
+        def reward(before, after, action, spec, dt):
+            return pay(before, after, spec, dt) - weight * jnp.sum(jnp.square(action))
+
+        vars(reward)["control_cost"] = weight
+        return functools.update_wrapper(reward, pay, updated=())
+
+    return decorate
+
+
+def control_cost(families: Iterable[RewardFn]) -> float:
+    """What all of these rewards take per squared control; 0 if they differ, or take no such cost."""
+    costs = {getattr(family, "control_cost", 0.0) for family in families}
+    return costs.pop() if len(costs) == 1 else 0.0
 
 
 def _velocity(before: PhysicsState, after: PhysicsState, dt: float, index=0) -> jax.Array:
@@ -27,14 +43,16 @@ def _velocity(before: PhysicsState, after: PhysicsState, dt: float, index=0) -> 
 # Half cheetah, parametric (PEARL's): spec = [target speed m/s] or [direction +-1].
 
 
-def cheetah_vel(before, after, action, spec, dt):
+@_costs(0.05)
+def cheetah_vel(before, after, spec, dt):
     """-|dx/dt - v*| - 0.05 sum a^2."""
-    return -jnp.abs(_velocity(before, after, dt) - spec[0]) - _control_cost(0.05, action)
+    return -jnp.abs(_velocity(before, after, dt) - spec[0])
 
 
-def cheetah_dir(before, after, action, spec, dt):
+@_costs(0.05)
+def cheetah_dir(before, after, spec, dt):
     """d dx/dt - 0.05 sum a^2."""
-    return spec[0] * _velocity(before, after, dt) - _control_cost(0.05, action)
+    return spec[0] * _velocity(before, after, dt)
 
 
 # Half cheetah, non-parametric (MoSS): relative errors, so that idling costs 1 per step on every sub-task.
@@ -44,65 +62,76 @@ def _relative(error: jax.Array, scale: jax.Array) -> jax.Array:
     return -jnp.abs(error) / jnp.abs(scale)
 
 
-def multi_velocity(before, after, action, spec, dt):
+@_costs(0.05)
+def multi_velocity(before, after, spec, dt):
     """-|qvel_x - s| / |s| - 0.05 sum a^2, s in m/s."""
-    return _relative(after.qvel[0] - spec[0], spec[0]) - _control_cost(0.05, action)
+    return _relative(after.qvel[0] - spec[0], spec[0])
 
 
-def multi_goal(before, after, action, spec, dt):
+@_costs(0.05)
+def multi_goal(before, after, spec, dt):
     """-|x - s| / |s| - 0.05 sum a^2, s in m."""
-    return _relative(after.qpos[0] - spec[0], spec[0]) - _control_cost(0.05, action)
+    return _relative(after.qpos[0] - spec[0], spec[0])
 
 
-def multi_stand(before, after, action, spec, dt):
+@_costs(0.05)
+def multi_stand(before, after, spec, dt):
     """-|pitch - s| / |s| - 0.05 sum a^2, s in rad."""
-    return _relative(after.qpos[2] - spec[0], spec[0]) - _control_cost(0.05, action)
+    return _relative(after.qpos[2] - spec[0], spec[0])
 
 
-def multi_jump(before, after, action, spec, dt):
+@_costs(0.05)
+def multi_jump(before, after, spec, dt):
     """-||qvel_z| - s| / |s| - 0.05 sum a^2, s in m/s."""
-    return _relative(jnp.abs(after.qvel[1]) - spec[0], spec[0]) - _control_cost(0.05, action)
+    return _relative(jnp.abs(after.qvel[1]) - spec[0], spec[0])
 
 
-def multi_flip(before, after, action, spec, dt):
+@_costs(0.05)
+def multi_flip(before, after, spec, dt):
     """-|qvel_pitch - s| / |s| - 0.05 sum a^2, s in rad/s."""
-    return _relative(after.qvel[2] - spec[0], spec[0]) - _control_cost(0.05, action)
+    return _relative(after.qvel[2] - spec[0], spec[0])
 
 
 # Half cheetah, CEMRL's multi-task rewards (used by TIMRL).
 
 
-def cemrl_velocity(before, after, action, spec, dt):
+@_costs(0.05)
+def cemrl_velocity(before, after, spec, dt):
     """-|dx/dt - s| - 0.05 sum a^2, s in m/s."""
-    return -jnp.abs(_velocity(before, after, dt) - spec[0]) - _control_cost(0.05, action)
+    return -jnp.abs(_velocity(before, after, dt) - spec[0])
 
 
-def cemrl_goal(before, after, action, spec, dt):
+@_costs(0.05)
+def cemrl_goal(before, after, spec, dt):
     """-|x - s| - 0.05 sum a^2, s in m (the reference code forgot the absolute value)."""
-    return -jnp.abs(after.qpos[0] - spec[0]) - _control_cost(0.05, action)
+    return -jnp.abs(after.qpos[0] - spec[0])
 
 
-def cemrl_flip(before, after, action, spec, dt):
+@_costs(0.05)
+def cemrl_flip(before, after, spec, dt):
     """s dpitch/dt - 0.05 sum a^2, s in {-1, +1}."""
-    return spec[0] * _velocity(before, after, dt, 2) - _control_cost(0.05, action)
+    return spec[0] * _velocity(before, after, dt, 2)
 
 
-def cemrl_jump(before, after, action, spec, dt):
+@_costs(0.05)
+def cemrl_jump(before, after, spec, dt):
     """qpos_z - 0.05 sum a^2."""
-    return after.qpos[1] - _control_cost(0.05, action)
+    return after.qpos[1]
 
 
 # Ant, parametric: spec = [cos, sin] of the direction, or the goal [x, y] in m.
 
 
-def ant_dir(before, after, action, spec, dt):
+@_costs(0.5)
+def ant_dir(before, after, spec, dt):
     """(dxy/dt) . (cos, sin) - 0.5 sum a^2 + 1."""
-    return jnp.dot(_velocity(before, after, dt, slice(0, 2)), spec) - _control_cost(0.5, action) + 1.0
+    return jnp.dot(_velocity(before, after, dt, slice(0, 2)), spec) + 1.0
 
 
-def ant_goal(before, after, action, spec, dt):
+@_costs(0.1)
+def ant_goal(before, after, spec, dt):
     """-L1(xy - goal) - 0.1 sum a^2."""
-    return -jnp.sum(jnp.abs(after.qpos[:2] - spec)) - _control_cost(0.1, action)
+    return -jnp.sum(jnp.abs(after.qpos[:2] - spec))
 
 
 # Ant, non-parametric (MoSS): spec = [x, y], or [speed, 0] for the jump.
@@ -112,28 +141,32 @@ def _relative_squared(error: jax.Array, scale: jax.Array) -> jax.Array:
     return -jnp.sum(jnp.square(error)) / jnp.sum(jnp.square(scale))
 
 
-def ant_multi_velocity(before, after, action, spec, dt):
+@_costs(0.05)
+def ant_multi_velocity(before, after, spec, dt):
     """-||qvel_xy - s||^2 / ||s||^2 - 0.05 sum a^2, s in m/s."""
-    return _relative_squared(after.qvel[:2] - spec, spec) - _control_cost(0.05, action)
+    return _relative_squared(after.qvel[:2] - spec, spec)
 
 
-def ant_multi_goal(before, after, action, spec, dt):
+@_costs(0.05)
+def ant_multi_goal(before, after, spec, dt):
     """-||xy - s||^2 / ||s||^2 - 0.05 sum a^2, s in m."""
-    return _relative_squared(after.qpos[:2] - spec, spec) - _control_cost(0.05, action)
+    return _relative_squared(after.qpos[:2] - spec, spec)
 
 
-def ant_multi_jump(before, after, action, spec, dt):
+@_costs(0.05)
+def ant_multi_jump(before, after, spec, dt):
     """-||qvel_z| - s| / |s| - 0.05 sum a^2, s in m/s."""
-    return _relative(jnp.abs(after.qvel[2]) - spec[0], spec[0]) - _control_cost(0.05, action)
+    return _relative(jnp.abs(after.qvel[2]) - spec[0], spec[0])
 
 
 # Walker and hopper with dynamics of their own: the spec says which, and the reward does not depend on it.
 
 
-def run_forward(before, after, action, spec, dt):
+@_costs(1e-3)
+def run_forward(before, after, spec, dt):
     """dx/dt + 1 - 0.001 sum a^2."""
     del spec
-    return _velocity(before, after, dt) + 1.0 - _control_cost(1e-3, action)
+    return _velocity(before, after, dt) + 1.0
 
 
 # Humanoid: spec = [cos, sin] of the direction.
@@ -142,10 +175,11 @@ HUMANOID_TIMESTEP = 0.003
 """The reference divides the displacement of a control step by one of its five substeps."""
 
 
-def humanoid_dir(before, after, action, spec, dt):
+@_costs(0.1)
+def humanoid_dir(before, after, spec, dt):
     """0.25 (d com_xy . (cos, sin)) / 0.003 - 0.1 sum a^2 + 5."""
     moved = after.derived["subtree_com"][0, :2] - before.derived["subtree_com"][0, :2]
-    return 0.25 * jnp.dot(moved, spec) / HUMANOID_TIMESTEP - _control_cost(0.1, action) + 5.0
+    return 0.25 * jnp.dot(moved, spec) / HUMANOID_TIMESTEP + 5.0
 
 
 # Point: spec = goal [x, y].

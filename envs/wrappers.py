@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from envs.core import Environment, State, Task, update_few, update_where, where
 from envs.errors import ConfigurationError
 from envs.physics.base import PhysicsState
-from envs.rewards import select
+from envs.rewards import control_cost, select
 from envs.tasks import SubTask, draw_sets, families
 
 
@@ -49,7 +49,13 @@ def multi_task(
         return after._replace(reward=jnp.where(after.metrics["diverged"], 0.0, reward), metrics=metrics)
 
     subtasks = tuple(dict.fromkeys(s.name for s in train + (test or ())))
-    spec = env.spec._replace(name=name, families=tuple(table), subtasks=subtasks, task_size=train_tasks.spec.shape[-1])
+    spec = env.spec._replace(
+        name=name,
+        families=tuple(table),
+        subtasks=subtasks,
+        task_size=train_tasks.spec.shape[-1],
+        action_cost=control_cost(table.values()) * env.spec.max_control**2,
+    )
     return env._replace(spec=spec, train_tasks=train_tasks, test_tasks=test_tasks, step=step)
 
 

@@ -80,7 +80,6 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
     steps_per_epoch = (2 if ant else 1) * STEPS_PER_EPOCH
     vae_window = min(64, horizon)
     sac_updates = 800 if several and not ant else 1_600
-    action_cost = 0.05 if env in RELATIVE_ERRORS else 0.0
     floor = (-1.5,) if env in RELATIVE_ERRORS else ()
     agent = moss.Config(
         vae=gmm_vae.Config(
@@ -110,7 +109,7 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
             max_grad_norm=None,
             policy_every=2,
             average_rate=0.001,
-            action_cost=action_cost,
+            action_cost=spec.action_cost if env in RELATIVE_ERRORS else 0.0,
         ),
         standardize_belief=True,
         standardize_obs=True,
@@ -130,10 +129,10 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
         replay_rows=2_000_000 // horizon,
         initial_episodes=max(20, 20_000 // horizon),
     )
-    return _of_ant(agent, several, several or env in GOALS) if ant else agent, data
+    return _of_ant(agent, several, several or env in GOALS, spec.action_cost) if ant else agent, data
 
 
-def _of_ant(agent: moss.Config, several: bool, to_goals: bool) -> moss.Config:
+def _of_ant(agent: moss.Config, several: bool, to_goals: bool, action_cost: float) -> moss.Config:
     """What an ant needs instead, which is hard to move.
 
     Its networks have no embedding that all of its joints must pass through, and are larger where it has one family;
@@ -149,7 +148,7 @@ def _of_ant(agent: moss.Config, several: bool, to_goals: bool) -> moss.Config:
         layer_norm=True,
         learning_rate=5e-4,
         batch_size=64,
-        action_cost=(0.05 if several else 0.1) if to_goals else 0.0,
+        action_cost=action_cost if to_goals else 0.0,
         discount=0.985 if several else 0.98,
         alpha=0.02 if several else 0.05,
         target_entropy=-0.3,

@@ -53,6 +53,7 @@ def environment(body: Body, physics: Physics, variant: str) -> Environment:
         subtasks=(),
         engine=physics.engine,
         variant=variant,
+        max_control=physics.ctrl_range[0][1],
     )
 
     def state_from(key, task, qpos, qvel):

@@ -82,6 +82,8 @@ def validate(config: Config, spec: EnvSpec) -> None:
     for name, low in (("pool_windows", 1), ("updates_per_pool", 1), ("sac_updates", 0), ("vae_updates", 0)):
         if (count := getattr(config, name)) < low:
             raise ConfigurationError(f"{name} must be >= {low}, got {count}")
+    if config.sac.action_cost and config.sac_reward_normalization:
+        raise ConfigurationError("sac.action_cost is in units of the reward: use it without sac_reward_normalization")
     if not 0.0 < config.scale_rate <= 1.0:
         raise ConfigurationError(f"scale_rate must be in (0, 1], got {config.scale_rate}")
     if len(config.reward_floor) not in (0, 1, len(spec.families)):

@@ -118,7 +118,7 @@ def _actor(config: Config, spec: Spec) -> Actor:
 
 def _critic(config: Config) -> TwinCritic:
     embeddings = config.obs_embedding, config.belief_embedding
-    return TwinCritic(config.hidden_sizes, *embeddings, config.layer_norm, config.action_cost)
+    return TwinCritic(config.hidden_sizes, *embeddings, config.layer_norm, config.reward_scale * config.action_cost)
 
 
 def init(key: PRNGKeyArray, config: Config, spec: Spec) -> State:

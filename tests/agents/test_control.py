@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from metarl_jax.agents import control
+from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import sac
 from tests import helpers
 
@@ -49,7 +50,7 @@ def test_rewards_have_a_floor_and_shaped_ones_telescope():
     ends = jnp.zeros((5, 3), bool).at[4, 1:].set(True)
     windows = windows._replace(resting=changed, last=ends, terminated=ends.at[:, 2].set(False))
     nothing = jnp.zeros((5, 3, 0))
-    spec = helpers.spec("any", obs_size=2)
+    spec = helpers.spec("any", obs_size=2, families=("even", "odd"))
 
     def rewards(config):
         scale = None  # nothing is standardised
@@ -60,6 +61,25 @@ def test_rewards_have_a_floor_and_shaped_ones_telescope():
     floored = rewards(dataclasses.replace(CONFIG, reward_floor=(-0.2,)))
     np.testing.assert_array_equal(floored, np.maximum(windows.reward, np.float32(-0.2)))
     assert (floored != windows.reward).any()
+    floors = np.array([-0.2, 0.1, -0.2], np.float32)  # by the family of each window's task
+    floored = rewards(dataclasses.replace(CONFIG, reward_floor=(-0.2, 0.1)))
+    np.testing.assert_array_equal(floored, np.maximum(windows.reward, floors))
     gain = (powers * (rewards(config) - rewards(CONFIG))).sum(0) * (1 - discount)
     end = discount**5 * np.asarray(rest[4, :, 1]) * [1, 0, 1]
     np.testing.assert_allclose(gain, end - np.asarray(rest[0, :, 0]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (dataclasses.replace(CONFIG, reward_floor=(-1.0, -1.0)), r"one number or 1 \(one\), got 2"),
+        (
+            dataclasses.replace(CONFIG, sac=dataclasses.replace(SAC, action_cost=0.1), sac_reward_normalization=True),
+            "without sac_reward_normalization",
+        ),
+    ],
+)
+def test_contradictions(config, message):
+    with pytest.raises(ConfigurationError, match=message) as error:
+        control.validate(config, helpers.spec("any", obs_size=2))
+    assert "\n" not in str(error.value)

@@ -236,6 +236,14 @@ def test_without_a_belief():
     assert all(x.shape == () for x in metrics.values())
 
 
+def test_critics_subtract_the_known_cost_of_actions():
+    """In units of the scaled reward, from both critics; what their networks say stays."""
+    data = batch()
+    values = [sac.q_values(initial(), with_(action_cost=c), SPEC, data.obs, data.belief, data.action) for c in (0, 0.3)]
+    cost = CONFIG.reward_scale * 0.3 * np.sum(np.square(data.action), -1)
+    np.testing.assert_allclose(values[0] - values[1], [cost, cost], rtol=1e-4, atol=1e-6)
+
+
 def test_deterministic_actions_come_from_the_average_policy():
     config = dataclasses.replace(CONFIG, average_rate=0.25)
     first = initial()
