@@ -72,7 +72,8 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
     tasks are less than one each), and goals 25 m away a longer view; they share the dynamics too, so that the reward's
     error counts most; and twice the VAE updates. There is one Gaussian even then: four returned less in the same time.
     Critics are told the task: they would have to learn to read a belief that is still forming. Where resting pays -1
-    per step whatever the task, falling over pays little less, so that bodies dare to run. Ants differ: see `_of_ant`.
+    per step whatever the task, falling over pays little less, so that bodies dare to run, and critics are told what
+    actions cost, which is lost among larger values. Ants differ: see `_of_ant`.
     """
     env, horizon = spec.name, spec.horizon
     several = env in MIXTURES
@@ -137,8 +138,8 @@ def _of_ant(agent: moss.Config, several: bool, to_goals: bool, action_cost: floa
 
     Its networks have no embedding that all of its joints must pass through, and are larger where it has one family;
     updates are small and many, and actions vary more. Where it walks to goals, critics, decoder and encoder are made to
-    look at what a step brings it nearer. On base tasks, whose errors are squared, what being thrown about costs is
-    bounded.
+    look at what a step brings it nearer, and critics are told what actions cost. On base tasks, whose errors are
+    squared, what being thrown about costs is bounded.
     """
     sac_config = dataclasses.replace(
         agent.sac,
