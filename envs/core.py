@@ -80,8 +80,8 @@ class EnvSpec(NamedTuple):
     variant: str
     stationary: bool = True
     """Whether the task of an episode is fixed."""
-    max_control: float = 1.0
-    """The control that an action of 1 means."""
+    max_control: float = 0.0
+    """The control that an action of 1 means, and -1 its opposite; 0 if actuators differ."""
     action_cost: float = 0.0
     """What the reward takes per squared action and step, the same in all tasks; 0 if it is not of this form."""
 

@@ -40,6 +40,7 @@ def environment(body: Body, physics: Physics, variant: str) -> Environment:
     configuration, with zero reward, `truncated` and `metrics["diverged"]` set: nothing non-finite leaves.
     """
     low, high = jnp.asarray(physics.ctrl_range).T
+    limits = {abs(limit) for ends in physics.ctrl_range for limit in ends}
     at_rest = physics.init(physics.qpos0, jnp.zeros(physics.nv))
     nothing = Task(jnp.zeros(1, jnp.int32), jnp.zeros((1, 0)), jnp.zeros(1, jnp.int32))
     spec = EnvSpec(
@@ -53,7 +54,7 @@ def environment(body: Body, physics: Physics, variant: str) -> Environment:
         subtasks=(),
         engine=physics.engine,
         variant=variant,
-        max_control=physics.ctrl_range[0][1],
+        max_control=limits.pop() if len(limits) == 1 else 0.0,
     )
 
     def state_from(key, task, qpos, qvel):

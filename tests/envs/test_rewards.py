@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import envs
+from envs.bodies import point
+from envs.bodies.base import environment
 from envs.core import Task
 from envs.physics import models
 
@@ -186,6 +188,12 @@ def test_humanoid_reward():
     np.testing.assert_allclose(after.reward, expected, rtol=1e-4)
     assert abs(np.dot(moved, task.spec)) > 1e-5
     assert env.spec.action_cost == pytest.approx(0.1 * 0.4**2)
+
+
+@pytest.mark.parametrize(("ranges", "limit"), [(((-2, 2), (-2, 2)), 2), (((-1, 1), (-2, 2)), 0), (((0, 1), (0, 1)), 0)])
+def test_a_cost_of_actions_is_stated_only_where_actuators_are_alike(ranges, limit):
+    spec = environment(point.body(), point.physics()._replace(ctrl_range=ranges), "fast").spec
+    assert spec.max_control == limit
 
 
 def test_sparse_reward():
