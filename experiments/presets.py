@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from envs import EnvSpec
 from metarl_jax.agents import cemrl as cemrl_agent
 from metarl_jax.agents import comrl, control, moss
 from metarl_jax.agents import timrl as timrl_agent
@@ -12,7 +13,6 @@ from metarl_jax.learners import brac, club, context_vae, decoding, gan, gmm_vae,
 from metarl_jax.learners.context_encoder import Config as EncoderConfig
 from metarl_jax.learners.recognizer import Config as RecognizerConfig
 from metarl_jax.training import trainer
-from metarl_jax.types import EnvSpec
 
 PRESETS = ("fast", "paper")
 

@@ -60,7 +60,7 @@ class Critic(nn.Module):
         x = _Embed(self.obs_embedding, self.belief_embedding)(obs, belief)
         x = jnp.concatenate([x, action], -1)
         q = MLP((*self.hidden_sizes, 1), layer_norm=self.layer_norm)(x)[..., 0]
-        return q - self.action_cost * jnp.sum(jnp.square(action), -1)
+        return q - self.action_cost * jnp.sum(jnp.square(action), -1) if self.action_cost else q
 
 
 class TwinCritic(nn.Module):
