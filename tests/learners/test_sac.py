@@ -215,14 +215,15 @@ def test_seeds_differ():
 
 
 def test_act():
+    state = initial()
     act = jax.jit(
-        lambda key, explore: sac.act(initial(), CONFIG, SPEC, batch().obs, batch().belief, key, explore),
+        lambda key, explore: sac.act(state, CONFIG, SPEC, batch().obs, batch().belief, key, explore),
         static_argnums=1,
     )
     mode, sample = (act(jax.random.key(0), explore) for explore in (False, True))
     assert mode.shape == sample.shape == (NUM, 1)
     assert same(mode, act(jax.random.key(1), False)) and not same(sample, act(jax.random.key(1), True))
-    mean, std = sac._actor(CONFIG, SPEC).apply(initial().actor, batch().obs, batch().belief)
+    mean, std = sac._actor(CONFIG, SPEC).apply(state.actor, batch().obs, batch().belief)
     np.testing.assert_allclose(mode, np.tanh(mean), rtol=1e-5)
     assert (np.abs(sample) < 1).all() and (std > 0).all()
 
