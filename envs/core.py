@@ -54,7 +54,8 @@ class State(NamedTuple):
     """`diverged` (bool []): the simulation blew up in this step, and the step must not be learnt from;
     `task_changed` (bool []): the next step's task differs from this one's; where tasks drift, False;
     `resting` ([2]): what this step's task pays per step for standing still, without torque, where the step began and
-    where it ended."""
+    where it ended; `gross_reward` ([]): what this step would have paid had its action been free, as that task's reward
+    function without torque says of the same motion."""
     schedule: dict[str, Array]
     """What a non-stationary wrapper remembers of the episode; empty elsewhere."""
 

@@ -36,17 +36,22 @@ def multi_task(
     reward_fn = select(tuple(table.values()))
     train_tasks, test_tasks = draw_sets(key, train, num_train, num_test, test, shared)
 
+    def free_reward(before: PhysicsState, after: PhysicsState, task: Task) -> jax.Array:
+        return reward_fn(before, after, jnp.zeros_like(after.ctrl), task, env.spec.dt)
+
     def resting_reward(physics: PhysicsState, task: Task) -> jax.Array:
         still = physics._replace(qvel=jnp.zeros_like(physics.qvel))
-        return reward_fn(still, still, jnp.zeros_like(physics.ctrl), task, env.spec.dt)
+        return free_reward(still, still, task)
 
     def step(state: State, action: jax.Array) -> State:
         after = env.step(state, action)
         reward = reward_fn(state.physics, after.physics, after.physics.ctrl, state.task, env.spec.dt)
         reward = reward.astype(state.reward.dtype)
         resting = [resting_reward(x, state.task).astype(reward.dtype) for x in (state.physics, after.physics)]
-        metrics = after.metrics | {"resting": jnp.stack(resting)}
-        return after._replace(reward=jnp.where(after.metrics["diverged"], 0.0, reward), metrics=metrics)
+        gross = free_reward(state.physics, after.physics, state.task).astype(reward.dtype)
+        diverged = after.metrics["diverged"]
+        metrics = after.metrics | {"resting": jnp.stack(resting), "gross_reward": jnp.where(diverged, 0.0, gross)}
+        return after._replace(reward=jnp.where(diverged, 0.0, reward), metrics=metrics)
 
     subtasks = tuple(dict.fromkeys(s.name for s in train + (test or ())))
     spec = env.spec._replace(

@@ -84,6 +84,8 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
     floor = (-1.5,) if env in RELATIVE_ERRORS else ()
     agent = moss.Config(
         vae=gmm_vae.Config(
+            gross_reward=several or env in GOALS,
+            reward_change=several or env in GOALS,
             num_components=1,
             latent_size=8 if several else 5,
             hidden_size=64,
@@ -156,7 +158,7 @@ def _of_ant(agent: moss.Config, several: bool, to_goals: bool, action_cost: floa
     )
     vae = agent.vae
     if to_goals:
-        vae = dataclasses.replace(vae, hidden_size=128, progress_weight=vae.reward_weight, reward_change=True)
+        vae = dataclasses.replace(vae, hidden_size=128, progress_weight=vae.reward_weight)
     floor = (-2.0,) if several else ()
     return dataclasses.replace(agent, sac=sac_config, vae=vae, resting_potential=to_goals, reward_floor=floor)
 

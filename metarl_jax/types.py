@@ -44,8 +44,10 @@ class Transition(NamedTuple):
     """False where the simulation diverged; such a step is never learnt from."""
     task: Any
     """The `Task` that the reward belongs to."""
-    reward_change: Float[Array, "..."]
-    """The reward less the last step's; 0 at an episode's first step."""
+    gross_reward: Float[Array, "..."]
+    """What the step would have paid had its action been free."""
+    gross_reward_change: Float[Array, "..."]
+    """That, less what it was in the last step; 0 at an episode's first step."""
     resting: Float[Array, "... 2"]
     """What that task pays per step for standing still where the step began, and where it ended."""
 

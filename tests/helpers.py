@@ -69,7 +69,7 @@ def environment(entries: list | None = None) -> Environment:
         key, key_start = jax.random.split(key)
         obs = jnp.array([0.0, 0.0]).at[1].set(jax.random.normal(key_start))
         false, zero = jnp.zeros((), bool), jnp.zeros(())
-        metrics = {"diverged": false, "task_changed": false, "resting": jnp.zeros(2)}
+        metrics = {"diverged": false, "task_changed": false, "resting": jnp.zeros(2), "gross_reward": zero}
         return State(obs, zero, false, false, obs, task, metrics, jnp.zeros((), jnp.int32), key)
 
     def step(state, action):
@@ -88,7 +88,12 @@ def environment(entries: list | None = None) -> Environment:
             truncated=done & (state.task.family == 1),
             final_obs=moved,
             task=state.task,
-            metrics=state.metrics | {"task_changed": time == 1, "resting": jnp.stack([state.obs[0], moved[0]])},
+            metrics=state.metrics
+            | {
+                "task_changed": time == 1,
+                "resting": jnp.stack([state.obs[0], moved[0]]),
+                "gross_reward": 2.0 * pay * time,
+            },
             time=jnp.where(done, 0, time),
             key=key,
         )
@@ -141,7 +146,8 @@ def transitions(seed: int, *lead: int, num_tasks: int = 2) -> Transition:
         last=false,
         valid=~false,
         task=Task(task, np.stack([task, task], -1).astype(np.float32), task),
-        reward_change=rng.normal(size=lead).astype(np.float32),
+        gross_reward=rng.normal(size=lead).astype(np.float32),
+        gross_reward_change=rng.normal(size=lead).astype(np.float32),
         resting=rng.normal(size=(*lead, 2)).astype(np.float32),
     )
     return jax.tree.map(jnp.asarray, numbers)

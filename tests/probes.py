@@ -62,7 +62,7 @@ def _make(
     def reset(key: jax.Array, task: Task) -> State:
         del key
         obs, false = observe(jnp.zeros(())), jnp.zeros((), bool)
-        metrics = {"diverged": false, "task_changed": false, "resting": jnp.zeros(2)}
+        metrics = {"diverged": false, "task_changed": false, "resting": jnp.zeros(2), "gross_reward": jnp.zeros(())}
         return State(obs, jnp.zeros(()), false, false, obs, task, jnp.zeros((), jnp.int32), metrics)
 
     def step(state: State, action: jax.Array) -> State:
@@ -71,15 +71,16 @@ def _make(
         final_obs = observe(time.astype(jnp.float32))
         changed = time == (changes_at if changes_at is not None else -1)
         task = state.task._replace(spec=jnp.where(changed, -state.task.spec, state.task.spec))
+        reward = reward_fn(state.time, action[0], state.task.spec[0])
         return State(
             obs=jnp.where(done, observe(jnp.zeros(())), final_obs),
-            reward=reward_fn(state.time, action[0], state.task.spec[0]),
+            reward=reward,
             terminated=done & terminates,
             truncated=done & (not terminates),
             final_obs=final_obs,
             task=task,
             time=jnp.where(done, 0, time),
-            metrics=state.metrics | {"task_changed": changed},
+            metrics=state.metrics | {"task_changed": changed, "gross_reward": reward},
         )
 
     sizes = {"obs_size": 2, "horizon": HORIZON, "subtasks": ("plus", "minus")}

@@ -71,7 +71,12 @@ def environment(body: Body, physics: Physics, variant: str) -> Environment:
             physics=state,
             time=jnp.zeros((), jnp.int32),
             key=key,
-            metrics={"diverged": false, "task_changed": false, "resting": jnp.zeros_like(obs, shape=2)},
+            metrics={
+                "diverged": false,
+                "task_changed": false,
+                "resting": jnp.zeros_like(obs, shape=2),
+                "gross_reward": jnp.zeros_like(obs, shape=()),
+            },
             schedule={},
         )
 

@@ -126,7 +126,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
             return memory._replace(
                 carry=gmm_vae.step(encoder, config.vae, vae_spec, state.scale, memory.carry, transition)
             )
-        item = gmm_vae.context(state.scale, transition, config.vae.reward_change)
+        item = gmm_vae.context(state.scale, transition, config.vae.gross_reward, config.vae.reward_change)
         recent = jnp.concatenate([memory.recent[:, 1:], item[:, None]], 1)
         present = jnp.concatenate([memory.present[:, 1:], transition.valid[:, None]], 1)
         carry = gmm_vae.recall(encoder, config.vae, vae_spec, recent, present)

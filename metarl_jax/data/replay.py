@@ -21,7 +21,7 @@ class Vectors(NamedTuple):
     action: jax.Array
     reward: jax.Array
     next_obs: jax.Array
-    reward_change: jax.Array
+    gross_reward: jax.Array
 
 
 class Replay(NamedTuple):
@@ -43,7 +43,7 @@ def vectors(transition: Transition) -> Vectors:
 def unscaled(obs_size: int, action_size: int) -> statistics.Scale:
     """The standardisation of `Vectors` before there is any data: none."""
     obs, action, number = jnp.zeros(obs_size), jnp.zeros(action_size), jnp.zeros(())
-    return statistics.identity(Vectors(obs, action, number, next_obs=obs, reward_change=number))
+    return statistics.identity(Vectors(obs, action, number, obs, number))
 
 
 def num_bytes(example: Transition, num_rows: int, length: int) -> int:

@@ -61,7 +61,9 @@ def begin(config: Config, n: int) -> Memory:
 
 def _evidence(encoder: Any, config: Config, spec: Spec, scale: Scale, transition: Transition) -> Evidence:
     """What each transition [...] says by itself; an invalid one says nothing."""
-    said = Evidence.of(_encoder(config, spec).apply(encoder, context(scale, transition, config.reward_change)))
+    said = Evidence.of(
+        _encoder(config, spec).apply(encoder, context(scale, transition, config.gross_reward, config.reward_change))
+    )
     valid = transition.valid
     return jax.tree.map(lambda x: jnp.where(valid.reshape(*valid.shape, *(1,) * (x.ndim - valid.ndim)), x, 0.0), said)
 

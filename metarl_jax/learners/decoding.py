@@ -26,10 +26,13 @@ TARGETS = ("self", "next", "trajectory", "task")
 class Config:
     """A mixture belief that decodes transitions."""
 
+    gross_reward: bool = False
+    """Encoder and decoder look at what a step would have paid had its action been free. An agent knows its action and
+    what it costs: left in the reward, the cost hides what the task says of a step."""
     reward_change: bool = False
-    """Tell the encoder also how the reward has changed since the last step, which a recurrent one would have to
-    remember and one of single transitions cannot know: where a body hardly moves, a goal's direction shows in nothing
-    else."""
+    """Tell the encoder also how this gross reward has changed since the last step, compressed, which a recurrent one
+    would have to remember and one of single transitions cannot know: where a body hardly moves, a goal's direction
+    shows in nothing else."""
     num_components: int = 1
     """K: Gaussians in the mixture."""
     latent_size: int = 5
@@ -102,11 +105,19 @@ class Beliefs(NamedTuple):
     """[T, N, ...] given the history up to and including it."""
 
 
-def context(scale: Scale, transition: Transition, reward_change: bool = False) -> Float[Array, "... C"]:
-    """A transition as an encoder's input: standardised [s, a, r, s'], and the change of r if that is wanted."""
+def context(
+    scale: Scale, transition: Transition, gross_reward: bool = False, reward_change: bool = False
+) -> Float[Array, "... C"]:
+    """A transition as an encoder's input: standardised [s, a, r, s'], and the change of r if that is wanted.
+
+    Changes are compressed, because they differ by orders of magnitude between tasks and steps: by asinh, which is
+    linear below a hundredth of the reward's standard deviation and logarithmic above, and a third of it.
+    """
     x: Vectors = scale.apply(vectors(transition))
-    item = [x.obs, x.action, x.reward[..., None], x.next_obs]
-    return jnp.concatenate(item + [x.reward_change[..., None]] * reward_change, -1)
+    reward = x.gross_reward if gross_reward else x.reward
+    change = jnp.arcsinh(100.0 * transition.gross_reward_change / scale.std.gross_reward) / 3.0
+    item = [x.obs, x.action, reward[..., None], x.next_obs]
+    return jnp.concatenate(item + [change[..., None]] * reward_change, -1)
 
 
 def context_size(obs_size: int, action_size: int, reward_change: bool = False) -> int:
@@ -156,7 +167,8 @@ def _squared(
     x = target.vectors
     next_obs, rewards = decoder(config, spec).apply(params, x.obs[..., None, :], x.action[..., None, :], latent)
     state_error = jnp.mean(jnp.square(next_obs - x.next_obs[..., None, :]), -1)
-    reward_error = config.reward_weight * jnp.square(rewards[..., 0] - x.reward[..., None])
+    reward = x.gross_reward if config.gross_reward else x.reward
+    reward_error = config.reward_weight * jnp.square(rewards[..., 0] - reward[..., None])
     if config.progress_weight:
         reward_error += config.progress_weight * jnp.square(rewards[..., 1] - target.progress[..., None])
     return config.state_weight * state_error, reward_error

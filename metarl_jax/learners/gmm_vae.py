@@ -85,7 +85,7 @@ def step(
     encoder: Any, config: Config, spec: Spec, scale: Scale, carry: Float[Array, "n H"], transition: Transition
 ) -> Float[Array, "n H"]:
     """The memories after one more transition [n]; an invalid one leaves them as they are."""
-    projected = _project(encoder, config, spec, context(scale, transition, config.reward_change))
+    projected = _project(encoder, config, spec, context(scale, transition, config.gross_reward, config.reward_change))
     return _advance(encoder, config, spec, carry, projected, transition.valid)
 
 
@@ -109,7 +109,7 @@ def mixture(encoder: Any, config: Config, spec: Spec, carry: Float[Array, "... H
 
 def infer(encoder: Any, config: Config, spec: Spec, scale: Scale, windows: Transition) -> Beliefs:
     """Beliefs along windows [T, N, ...], each read from an empty memory and forgotten at episode ends."""
-    projected = _project(encoder, config, spec, context(scale, windows, config.reward_change))
+    projected = _project(encoder, config, spec, context(scale, windows, config.gross_reward, config.reward_change))
     empty = begin(config, spec, windows.reward.shape[1:])
 
     def scan(carry, inputs):

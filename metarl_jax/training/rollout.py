@@ -60,10 +60,11 @@ def unroll(
     blank = agent.begin(agent_state, num)
 
     def step(carry, key):
-        state, memory, alive, paid, fresh = carry
+        state, memory, alive, earned, fresh = carry
         action = agent.act(agent_state, state.obs, memory, key, explore)
         after = jax.vmap(env.step)(state, action)
         last = after.terminated | after.truncated
+        gross = after.metrics["gross_reward"]
         transition = Transition(
             obs=state.obs,
             action=action,
@@ -73,7 +74,8 @@ def unroll(
             last=last,
             valid=~after.metrics["diverged"],
             task=state.task,
-            reward_change=jnp.where(fresh, 0.0, after.reward - paid),
+            gross_reward=gross,
+            gross_reward_change=jnp.where(fresh, 0.0, gross - earned),
             resting=after.metrics["resting"],
         )
         changed = after.metrics["task_changed"] & (alive if single_episode else True)
@@ -84,7 +86,7 @@ def unroll(
             memory, alive = select(alive, observed, memory), alive & ~last
         else:
             memory = select(last, blank, observed)
-        return (after, memory, alive, after.reward, last), Rollout(transition, description, changed, counted)
+        return (after, memory, alive, gross, last), Rollout(transition, description, changed, counted)
 
     yes = jnp.ones(num, bool)
     start = (state, memory, yes, jnp.zeros_like(state.reward), yes)

@@ -20,6 +20,7 @@ CONFIG = moss.Config(
         state_decoder_sizes=(6,),
         reward_decoder_sizes=(6,),
         batch_size=5,
+        gross_reward=True,
         reward_change=True,
         learning_rate=1e-2,
     ),

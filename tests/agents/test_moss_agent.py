@@ -218,7 +218,7 @@ def test_critics_are_told_the_task_of_the_reward():
     config = with_(privileged_critics=True)
     windows = replay.sample_windows(data(), jax.random.key(0), 4, HORIZON)
     belief = jnp.zeros((HORIZON, 4, 1))
-    scale = statistics.identity(replay.Vectors(*(jnp.zeros(()),) * 5))
+    scale = statistics.identity(replay.Vectors(*(jnp.zeros(()),) * len(replay.Vectors._fields)))
     pool = control.pool(config, SPEC, scale, windows, belief, belief)
     told = np.asarray(pool.privileged).reshape(HORIZON, 4, -1)
     np.testing.assert_array_equal(told, windows.task.vector(len(SPEC.families)))

@@ -164,6 +164,8 @@ def test_reward_and_observation(name):
         np.testing.assert_allclose(after.reward[i], expected, rtol=2e-5, atol=2e-4)
         still = [closed(q, q, 0 * v1[i], 0 * actions[i], np.asarray(both.spec[i], np.float64)) for q in (q0[i], q1[i])]
         np.testing.assert_allclose(after.metrics["resting"][i], still, rtol=2e-5, atol=2e-5)
+        free = closed(q0[i], q1[i], v1[i], 0 * actions[i], np.asarray(both.spec[i], np.float64))
+        np.testing.assert_allclose(after.metrics["gross_reward"][i], free, rtol=2e-5, atol=2e-4)
         straining = closed(q1[i], q1[i], 0 * v1[i], actions[i], np.asarray(both.spec[i], np.float64))
         np.testing.assert_allclose(env.spec.action_cost * np.sum(actions[i] ** 2), still[1] - straining, atol=1e-9)
         checked.add(names[i])
@@ -187,6 +189,7 @@ def test_humanoid_reward():
     expected = 0.25 * np.dot(moved, task.spec) / 0.003 - control(0.1, applied) + 5
     np.testing.assert_allclose(after.reward, expected, rtol=1e-4)
     assert abs(np.dot(moved, task.spec)) > 1e-5
+    np.testing.assert_allclose(after.metrics["gross_reward"], expected + control(0.1, applied), rtol=1e-4)
     assert env.spec.action_cost == pytest.approx(0.1 * 0.4**2)
 
 

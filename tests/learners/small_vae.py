@@ -27,8 +27,8 @@ CONFIG = gmm_vae.Config(
 )
 OPTIONS = dataclasses.replace(CONFIG, mutual_information_weight=0.5, contrastive_weight=0.7)
 SCALE = Scale(
-    Vectors(jnp.array([0.5, -1.0]), jnp.array([0.2]), jnp.array(2.0), jnp.array([0.0, 1.0]), jnp.array(0.1)),
-    Vectors(jnp.array([2.0, 0.5]), jnp.array([0.7]), jnp.array(3.0), jnp.array([1.5, 0.5]), jnp.array(0.4)),
+    Vectors(jnp.array([0.5, -1.0]), jnp.array([0.2]), jnp.array(2.0), jnp.array([0.0, 1.0]), jnp.array(1.5)),
+    Vectors(jnp.array([2.0, 0.5]), jnp.array([0.7]), jnp.array(3.0), jnp.array([1.5, 0.5]), jnp.array(2.5)),
 )
 LENGTH, NUM = 7, 3
 WINDOWS = transitions(0, LENGTH, NUM)

@@ -86,21 +86,23 @@ def test_which_transition_a_belief_decodes():
     assert gap > 0.02  # the two readings could be told apart
 
 
-def test_progress_is_decoded_beside_the_reward():
-    """In root mean squares of the batch's valid steps."""
+@pytest.mark.parametrize("gross", [False, True])
+def test_progress_is_decoded_beside_the_reward(gross):
+    """In root mean squares of the batch's valid steps; the reward as it is, or without what the action costs."""
     encoder, _ = certain()
-    config = with_(decode="next", progress_weight=0.3)
+    config = with_(decode="next", progress_weight=0.3, gross_reward=gross)
     decoder = decoding.init(jax.random.key(1), config, SPEC)
     _, found = loss((encoder, decoder), WINDOWS, jax.random.key(0), config)
-    before, _ = infer(encoder, WINDOWS)
+    before, _ = gmm_vae.infer(encoder, config, SPEC, SCALE, WINDOWS)
     progress = np.asarray(WINDOWS.resting[..., 1] - WINDOWS.resting[..., 0])
     progress = progress / np.sqrt(np.mean(np.square(progress[VALID])))
     target = SCALE.apply(Vectors(*(getattr(WINDOWS, n) for n in Vectors._fields)))
+    rewarded = target.gross_reward if gross else target.reward
     probs, expected = softmax(np.asarray(before.logits)), 0.0
     for k in range(K):
         inputs = (target.obs, target.action, before.mean[:, :, k])
         _, paid = decoding.decoder(config, SPEC).apply(decoder, *inputs)
-        squares = 0.5 * np.square(paid[..., 0] - target.reward) + 0.3 * np.square(paid[..., 1] - progress)
+        squares = 0.5 * np.square(paid[..., 0] - rewarded) + 0.3 * np.square(paid[..., 1] - progress)
         expected += probs[..., k] * squares
     np.testing.assert_allclose(found["reward_error"], np.asarray(expected)[VALID].mean(), rtol=5e-3)
 

@@ -41,8 +41,9 @@ def test_context_is_standardised():
         (x.next_obs - s.mean.next_obs) / s.std.next_obs,
     ]
     np.testing.assert_allclose(gmm_vae.context(SCALE, WINDOWS), np.concatenate(expected, -1), rtol=1e-6)
-    expected.append(((x.reward_change - 0.1) / 0.4)[..., None])
-    changes = gmm_vae.context(SCALE, WINDOWS, reward_change=True)
+    expected[2] = ((x.gross_reward - 1.5) / 2.5)[..., None]
+    expected.append((np.arcsinh(x.gross_reward_change / 0.025) / 3)[..., None])
+    changes = gmm_vae.context(SCALE, WINDOWS, gross_reward=True, reward_change=True)
     np.testing.assert_allclose(changes, np.concatenate(expected, -1), rtol=1e-5, atol=1e-6)
 
 
