@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.references import REFERENCES
+from benchmarks import references
 from metarl_jax.analysis import curves, recognition
 
 ROOT = Path(__file__).parent.parent
@@ -38,7 +38,7 @@ def draw(result: Path, folder: Path = FIGURES) -> Path:
         settings = run["config"]["config"]
         env, method = settings["env"], settings["agent"].get("method", run["config"]["algorithm"])
         groups.setdefault(f"{method}, {env}", []).extend(curves.curves(run["curve"]))
-    levels = {reference.name: reference.returns for reference in REFERENCES.get(env, ())} | oracle(result)
+    levels = {reference.name: reference.returns for reference in references.levels(env)} | oracle(result)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{result.stem}.png"
     curves.draw_groups(path, groups, levels, against=("minutes",), width=3.4 if len(groups) == 1 else 6.8, height=2.7)

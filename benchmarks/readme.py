@@ -9,7 +9,7 @@ from benchmarks import figures
 from benchmarks.callback import STAGES
 from benchmarks.figures import ROOT
 from benchmarks.physics import BENCHMARKS as BODIES
-from benchmarks.references import REFERENCES
+from benchmarks.references import REFERENCES, levels
 from benchmarks.time_to_return import ROWS, crossing
 from metarl_jax.training.offline import CONTEXTS
 from metarl_jax.training.report import recent_scores
@@ -58,7 +58,7 @@ def learning() -> str:
             seconds = [f"{summary['seconds']:.0f}", f"{summary['compile_seconds']:.0f}"]
             budget = [f"{summary['env_steps']:,}", *seconds]
             rows.append([f"`{env}`", seed, *budget, reached(env, run["curve"]), *returns])
-            rows[-1].append("; ".join(map(str, REFERENCES[env])))
+            rows[-1].append("; ".join(map(str, levels(env))))
     head = ["benchmark", "seed", "env steps", "training seconds", "compilation", "reached", "final", "best"]
     head.append("reference level")
     return table(head, rows) + figures.gallery(LEARNING)

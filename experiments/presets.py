@@ -73,10 +73,12 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
     error counts most; and twice the VAE updates. There is one Gaussian even then: four returned less in the same time.
     Critics are told the task: they would have to learn to read a belief that is still forming. Where resting pays -1
     per step whatever the task, falling over pays little less, so that bodies dare to run, and critics are told what
-    actions cost, which is lost among larger values. Ants differ: see `_of_ant`.
+    actions cost, which is lost among larger values. Where a step changes little of what is paid, encoders are told that
+    change, and rewards as if actions were free. Ants differ: see `_of_ant`.
     """
     env, horizon = spec.name, spec.horizon
     several = env in MIXTURES
+    small_steps = several or env in GOALS
     ant = env.startswith("ant")
     steps_per_epoch = (2 if ant else 1) * STEPS_PER_EPOCH
     vae_window = min(64, horizon)
@@ -84,8 +86,8 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
     floor = (-1.5,) if env in RELATIVE_ERRORS else ()
     agent = moss.Config(
         vae=gmm_vae.Config(
-            gross_reward=several or env in GOALS,
-            reward_change=several or env in GOALS,
+            gross_reward=small_steps,
+            reward_change=small_steps,
             num_components=1,
             latent_size=8 if several else 5,
             hidden_size=64,
@@ -132,7 +134,7 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
         replay_rows=2_000_000 // horizon,
         initial_episodes=max(20, 20_000 // horizon),
     )
-    return _of_ant(agent, several, several or env in GOALS, spec.action_cost) if ant else agent, data
+    return _of_ant(agent, several, small_steps, spec.action_cost) if ant else agent, data
 
 
 def _of_ant(agent: moss.Config, several: bool, to_goals: bool, action_cost: float) -> moss.Config:

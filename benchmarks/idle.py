@@ -1,0 +1,73 @@
+"""What doing nothing returns on held-out tasks: the level that learners have to leave behind.
+
+    python -m benchmarks.idle
+
+Zero actions, first episodes, all held-out tasks of the benchmarks that README reports.
+"""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+import envs
+from benchmarks.provenance import provenance
+from benchmarks.references import IDLE, REFERENCES
+from experiments import cli
+from metarl_jax.errors import ConfigurationError
+from metarl_jax.training import compilation, rollout
+from metarl_jax.types import Agent
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What to measure."""
+
+    benchmarks: tuple[str, ...] = tuple(REFERENCES)
+    """Names of benchmarks."""
+    repeats: int = 5
+    """Episodes per task."""
+    out: Path = IDLE
+    """The JSON file; what it holds of other benchmarks stays."""
+
+
+def idle(action_size: int) -> Agent:
+    """An agent that does nothing and learns nothing."""
+    return Agent(
+        init=lambda key: (),
+        begin=lambda state, n: jnp.zeros((n, 0)),
+        act=lambda state, obs, memory, key, explore: jnp.zeros((obs.shape[0], action_size)),
+        observe=lambda state, memory, transition: memory,
+        update=lambda state, replay, key: (state, {}),
+        describe=lambda state, memory: {"belief": memory, "component": jnp.ones((memory.shape[0], 1))},
+    )
+
+
+def measure(env: envs.Environment, repeats: int) -> dict[str, float]:
+    """Mean return over held-out tasks and repeats, and the standard deviation of the means of the repeats."""
+    agent = idle(env.spec.action_size)
+    evaluate = jax.jit(lambda key: rollout.evaluate(env, agent, (), key).returns)
+    means = jnp.stack([jnp.mean(evaluate(key)) for key in jax.random.split(jax.random.key(0), repeats)])
+    return {"mean": float(means.mean()), "std": float(means.std())}
+
+
+def main(config: Config) -> None:
+    """Measure, print, write JSON."""
+    if config.repeats < 1:
+        raise ConfigurationError(f"repeats must be >= 1, got {config.repeats}")
+    compilation.configure()
+    known = json.loads(config.out.read_text())["returns"] if config.out.exists() else {}
+    found = {}
+    for name in config.benchmarks:
+        found[name] = measure(envs.make(name), config.repeats)
+        print(f"{name:22}{found[name]['mean']:9.1f} ± {found[name]['std']:.1f}", flush=True)
+    content = {"machine": provenance("benchmarks.idle"), "repeats": config.repeats, "returns": known | found}
+    config.out.write_text(json.dumps(content, indent=1) + "\n")
+    print(f"wrote {config.out}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.command(Config, main))
