@@ -143,7 +143,8 @@ def _of_ant(agent: moss.Config, several: bool, to_goals: bool, action_cost: floa
     Its networks have no embedding that all of its joints must pass through, and are larger where it has one family;
     updates are small and many, and actions vary more. Where it walks to goals, critics, decoder and encoder are made to
     look at what a step brings it nearer, and critics are told what actions cost. On base tasks, whose errors are
-    squared, what being thrown about costs is bounded.
+    squared, what being thrown about costs is bounded; what to do is learnt later there than what is asked for, so that
+    few updates of a small VAE are enough.
     """
     sac_config = dataclasses.replace(
         agent.sac,
@@ -160,9 +161,16 @@ def _of_ant(agent: moss.Config, several: bool, to_goals: bool, action_cost: floa
     )
     vae = agent.vae
     if to_goals:
-        vae = dataclasses.replace(vae, hidden_size=128, progress_weight=vae.reward_weight)
-    floor = (-2.0,) if several else ()
-    return dataclasses.replace(agent, sac=sac_config, vae=vae, resting_potential=to_goals, reward_floor=floor)
+        hidden_size = vae.hidden_size if several else 128
+        vae = dataclasses.replace(vae, hidden_size=hidden_size, progress_weight=vae.reward_weight)
+    return dataclasses.replace(
+        agent,
+        sac=sac_config,
+        vae=vae,
+        vae_updates=40 if several else agent.vae_updates,
+        resting_potential=to_goals,
+        reward_floor=(-2.0,) if several else (),
+    )
 
 
 def common(preset: str, spec: EnvSpec) -> tuple[moss.Config, trainer.Config, int | None]:
