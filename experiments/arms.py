@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from experiments import cli, outcomes, rundir
 from metarl_jax.analysis import curves
 from metarl_jax.errors import ConfigurationError
+from metarl_jax.training import interrupt
 from metarl_jax.training.logging import read_metrics, write_json
 from metarl_jax.training.loop import RunConfig
 
@@ -84,8 +85,19 @@ class Config:
     """Directory of the runs, the figures and the JSON file. What is there already is not run again."""
 
 
+_running: set[subprocess.Popen] = set()
+"""Processes that `train` waits for."""
+
+
+def _terminate() -> None:
+    for process in tuple(_running):
+        process.terminate()
+
+
 def side_by_side(jobs: int, calls: Sequence[Callable[[set[int]], None]]) -> None:
     """Make all calls, `jobs` at a time, each with CPU cores that no other has meanwhile (none: the whole machine).
+
+    SIGTERM is passed on to runs that calls have started, and no others are: they finish their epoch and save.
 
     Raises:
       ConfigurationError: more jobs than cores, or a system that cannot bind processes to cores.
@@ -104,7 +116,7 @@ def side_by_side(jobs: int, calls: Sequence[Callable[[set[int]], None]]) -> None
         finally:
             free.put(share)
 
-    with ThreadPoolExecutor(jobs) as pool:
+    with ThreadPoolExecutor(jobs) as pool, interrupt.terminating(_terminate):
         for _ in pool.map(make, calls):  # raises what a call raised
             pass
 
@@ -144,7 +156,12 @@ def train(env: str, arm: Arm, seeds: Sequence[int], budget: Budget, run: Path, c
     process = subprocess.Popen([*module, *flags])
     if cores:
         os.sched_setaffinity(process.pid, cores)  # long before it counts them
-    if code := process.wait():
+    _running.add(process)
+    try:
+        code = process.wait()
+    finally:
+        _running.discard(process)
+    if code:
         raise ConfigurationError(f"{run} ended with exit code {code}")
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 
@@ -35,3 +35,21 @@ def listen() -> Iterator[Interrupt]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+@contextlib.contextmanager
+def terminating(stop: Callable[[], None]) -> Iterator[None]:
+    """Within the block SIGTERM calls `stop` and raises `SystemExit`. Outside the main thread it does what it did."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def receive(signum: int, frame: FrameType | None) -> None:
+        stop()
+        raise SystemExit(128 + signum)
+
+    before = signal.signal(signal.SIGTERM, receive)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

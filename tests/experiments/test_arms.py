@@ -1,6 +1,11 @@
 import dataclasses
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -109,6 +114,22 @@ def test_runs_side_by_side_have_cores_of_their_own(monkeypatch):
     for jobs in (0, 5):
         with pytest.raises(ConfigurationError, match=f"jobs must be 1 to 4 on this machine, got {jobs}"):
             arms.side_by_side(jobs, [call])
+
+
+def test_sigterm_is_passed_on_to_runs_and_no_others_start(monkeypatch, tmp_path):
+    start, started = subprocess.Popen, []
+
+    def sleeper(command):
+        started.append(start([sys.executable, "-c", "import time; time.sleep(60)"]))
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        return started[-1]
+
+    monkeypatch.setattr(arms.subprocess, "Popen", sleeper)
+    calls = [partial(arms.train, "cheetah_vel", arms.Arm("moss"), (0,), MINUTE, tmp_path)] * 2
+    with pytest.raises(SystemExit) as ended:
+        arms.side_by_side(1, calls)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert [process.wait() for process in started] == [-signal.SIGTERM]
 
 
 MINUTE, EPOCHS = Budget("minutes", 1.0), Budget("epochs", 4)
