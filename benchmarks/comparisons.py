@@ -67,10 +67,12 @@ def publish(path: Path) -> None:
     figures.copy(file.with_suffix(".png"), DOCS / "figures" / f"{name}.png")
 
 
-def told(over: dict[str, float] | None, digits: int) -> str:
-    """Mean and standard deviation, interquartile mean and its interval."""
+def told(over: dict[str, float] | None, digits: int, seeds: int) -> str:
+    """Mean and standard deviation, interquartile mean and its interval; one seed has its value alone."""
     if over is None:
         return "-"
+    if seeds == 1:
+        return f"{over['mean']:.{digits}f}"
     mean, std, iqm, low, high = (f"{over[name]:.{digits}f}" for name in ("mean", "std", "iqm", "low", "high"))
     return f"{mean} ± {std} ({iqm} [{low}, {high}])"
 
@@ -81,13 +83,17 @@ def answer(name: str, content: dict[str, Any]) -> str:
     names = list(dict.fromkeys((*found, *(ALGORITHMS if name.startswith("algorithms_") else ()))))
     measures = [m for m in next(iter(found.values())) if any(one[m] for one in found.values())]
     over = [found.get(arm, dict.fromkeys(measures)) for arm in names]
+    digits = [1 if measure.startswith(("test_return", "score")) else 3 for measure in measures]
+    count = len(content["seeds"])
     rows = [
-        [arm, *(told(x[measure], 1 if measure.startswith(("test_return", "score")) else 3) for measure in measures)]
+        [arm, *(told(x[measure], n, count) for measure, n in zip(measures, digits, strict=True))]
         for arm, x in zip(names, over, strict=True)
     ]
     seeds = ", ".join(map(str, content["seeds"])) + (" in one vmapped program" if content.get("vmap") else "")
-    head = f"`{content['env']}`, {Budget.of(content)} per run, seeds {seeds}: mean ± standard deviation over seeds"
-    head += f" (interquartile mean [its 95 % bootstrap interval]), from `benchmarks/results/{name}.json`.\n\n"
+    head = f"`{content['env']}`, {Budget.of(content)} per run, seed{'s' * (count > 1)} {seeds}"
+    if count > 1:
+        head += ": mean ± standard deviation over seeds (interquartile mean [its 95 % bootstrap interval])"
+    head += f", from `benchmarks/results/{name}.json`.\n\n"
     columns = [MEASURES.get(measure, measure) for measure in measures]
     return head + table(["", *columns], rows) + image(name, content["title"])
 
