@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -32,6 +33,11 @@ def structure(state: Any) -> list[str]:
     return sorted(line(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state))
 
 
+def _stored(state: Any) -> Any:
+    """The leaves that hold anything, None for the others: the storage refuses arrays of size 0."""
+    return jax.tree.map(lambda leaf: leaf if leaf.size else None, state)
+
+
 class Checkpoints:
     """The newest `keep` checkpoints of a run, numbered by epoch.
 
@@ -52,7 +58,8 @@ class Checkpoints:
         info = info | {"checksum": checksum(state)}
         with _quiet():
             self._manager.save(
-                epoch, args=ocp.args.Composite(state=ocp.args.StandardSave(state), info=ocp.args.JsonSave(info))
+                epoch,
+                args=ocp.args.Composite(state=ocp.args.StandardSave(_stored(state)), info=ocp.args.JsonSave(info)),
             )
 
     def restore(self, template: Any, discard: bool = False) -> tuple[Any, dict[str, Any]] | None:
@@ -68,7 +75,8 @@ class Checkpoints:
         Raises:
           ConfigurationError: there are checkpoints, but none can be restored, or one holds other things.
         """
-        template = jax.tree.map(_on_device, template)
+        whole = jax.tree.map(_on_device, template)
+        template = _stored(whole)
         damaged: list[int] = []
         problem = ""
         for epoch in sorted(self._manager.all_steps(), reverse=True):
@@ -89,7 +97,7 @@ class Checkpoints:
             if discard:
                 for newer in damaged:
                     self._manager.delete(newer)
-            return found.state, found.info
+            return jax.tree.map(_filled, whole, found.state), found.info
         if damaged:
             raise ConfigurationError(f"no checkpoint in {self.directory} can be restored: {problem}")
         return None
@@ -114,6 +122,11 @@ class Checkpoints:
     def close(self) -> None:
         """Release the directory."""
         self._manager.close()
+
+
+def _filled(leaf: jax.ShapeDtypeStruct, stored: Any) -> Any:
+    """What was stored of a leaf, or the leaf itself if it holds nothing."""
+    return jnp.zeros(leaf.shape, leaf.dtype) if stored is None else stored
 
 
 def _on_device(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

@@ -12,7 +12,13 @@ from metarl_jax.training.checkpoint import Checkpoints, checksum
 
 
 def state(value: float):
-    return {"weight": value * jnp.arange(50_000.0), "key": jax.random.key(int(value)), "n": jnp.array(3)}
+    nothing = jnp.zeros((0, 4))  # statistics of what critics are not told
+    return {
+        "weight": value * jnp.arange(50_000.0),
+        "key": jax.random.key(int(value)),
+        "n": jnp.array(3),
+        "nothing": nothing,
+    }
 
 
 def template():
@@ -47,6 +53,7 @@ def test_whole_state_comes_back_with_typed_keys(checkpoints):
     assert (info["epoch"], info["seconds"]) == (3, 0.1 * 3)
     np.testing.assert_array_equal(restored["weight"], state(3.0)["weight"])
     assert restored["key"].dtype == jax.random.key(0).dtype
+    assert restored["nothing"].shape == (0, 4) and restored["nothing"].dtype == jnp.float32
     assert jax.random.key_data(restored["key"]).tolist() == jax.random.key_data(jax.random.key(3)).tolist()
 
 
