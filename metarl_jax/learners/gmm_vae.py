@@ -32,6 +32,9 @@ class Config(decoding.Config):
     """Weight of InfoNCE; experiments set it to 0 in non-stationary benchmarks."""
     contrastive_temperature: float = 1.0
     """Scale of the distance in InfoNCE."""
+    base_task_weight: float = 0.0
+    """Weight of the cross-entropy of q(y) with the base task of a step, which training knows: component k comes to
+    stand for the k-th base task (an option of CEMRL's code). 0: the paper's, components are found without labels."""
     use_global_prior: bool = False
     """Prior N(0, I) and uniform at every step, instead of the previous step's posterior."""
     use_separated_prior: bool = False
@@ -152,6 +155,12 @@ def _contrast(config: Config, windows: Transition, after: Mixture, key: PRNGKeyA
     return infonce(mean[first, lane], mean[second, lane], same_task, config.contrastive_temperature)
 
 
+def _recognition(windows: Transition, q: Mixture) -> Float[Array, ""]:
+    """Mean cross-entropy of q(y) with the base tasks of valid steps, in nats."""
+    errors = optax.softmax_cross_entropy_with_integer_labels(q.logits, windows.task.family)
+    return jnp.sum(windows.valid * errors) / jnp.maximum(jnp.sum(windows.valid), 1.0)
+
+
 def loss(
     params: tuple[Any, Any],
     config: Config,
@@ -162,7 +171,7 @@ def loss(
     siblings: Transition | None = None,
     component: Int[Array, "T N"] | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
-    """-ELBO + InfoNCE of windows [T, N, ...], averaged over valid steps; params = (encoder, decoder).
+    """-ELBO + InfoNCE + recognition of windows [T, N, ...], averaged over valid steps; params = (encoder, decoder).
 
     `siblings` [T, N, ...] are other episodes of the same tasks, to decode if `decode` is `task`. `component` says
     which component must explain each step, where something else than the encoder knows (TIMRL).
@@ -182,6 +191,9 @@ def loss(
     if config.contrastive_weight:
         metrics["contrastive_loss"] = _contrast(config, windows, beliefs.after, key_contrast)
         total += config.contrastive_weight * metrics["contrastive_loss"]
+    if config.base_task_weight:
+        metrics["base_task_loss"] = _recognition(windows, q)
+        total += config.base_task_weight * metrics["base_task_loss"]
     return total, metrics | {"vae_loss": total}
 
 

@@ -208,6 +208,12 @@ def test_contrast_needs_a_fixed_task():
     moss.validate(CONFIG, SPEC)
 
 
+def test_each_base_task_needs_a_component():
+    with pytest.raises(ConfigurationError, match=r"2 base tasks .* need --vae.num_components >= 2 .* got 1"):
+        moss.validate(with_vae(num_components=1, base_task_weight=1.0), SPEC)
+    moss.validate(with_vae(num_components=2, base_task_weight=1.0), SPEC)
+
+
 def test_scale_starts_as_the_identity():
     assert isinstance(initial(CONFIG).scale, Scale)
     np.testing.assert_array_equal(initial(CONFIG).belief_scale.std, 1.0)

@@ -25,7 +25,7 @@ CONFIG = gmm_vae.Config(
     state_weight=2.0,
     reward_weight=0.5,
 )
-OPTIONS = dataclasses.replace(CONFIG, mutual_information_weight=0.5, contrastive_weight=0.7)
+OPTIONS = dataclasses.replace(CONFIG, mutual_information_weight=0.5, contrastive_weight=0.7, base_task_weight=0.3)
 SCALE = Scale(
     Vectors(jnp.array([0.5, -1.0]), jnp.array([0.2]), jnp.array(2.0), jnp.array([0.0, 1.0]), jnp.array(1.5)),
     Vectors(jnp.array([2.0, 0.5]), jnp.array([0.7]), jnp.array(3.0), jnp.array([1.5, 0.5]), jnp.array(2.5)),

@@ -139,7 +139,7 @@ def test_where_the_gradient_of_the_prior_flows(stop_z, stop_y):
 # Options
 
 
-def test_mutual_information_and_contrast():
+def test_mutual_information_contrast_and_labels():
     key = jax.random.key(0)
     (plain, without), plain_grads = gradients(params(), WINDOWS, key, CONFIG)
     (value, metrics), grads = gradients(params(), WINDOWS, key, OPTIONS)
@@ -149,7 +149,11 @@ def test_mutual_information_and_contrast():
     information = -(marginal * np.log(marginal)).sum() + (probs * np.log(probs)).sum(-1).mean()
     assert information > 1e-4
     np.testing.assert_allclose(metrics["marginal_entropy"] - metrics["responsibility_entropy"], information, rtol=1e-2)
-    expected = plain - 0.5 * information + 0.7 * metrics["contrastive_loss"]
+    family = np.asarray(WINDOWS.task.family)[VALID]
+    assert set(family) == {0, 1}
+    surprise = -np.log(probs[np.arange(family.size), family]).mean()
+    np.testing.assert_allclose(metrics["base_task_loss"], surprise, rtol=1e-5)
+    expected = plain - 0.5 * information + 0.7 * metrics["contrastive_loss"] + 0.3 * surprise
     np.testing.assert_allclose(value, expected, atol=1e-5)
     assert finite(grads) and not same(grads, plain_grads)
 
