@@ -36,6 +36,9 @@ class Config:
     is no part of what their networks must learn. Beside values that are 100 times as large it would be lost."""
     learning_rate: float = 3e-4
     """Adam's step size, for policy, critics and temperature."""
+    learning_rate_halved_after: float | None = None
+    """Critic updates after which the step size of policy and critics has halved: it falls as 1 / (1 + updates / this).
+    None: it stays."""
     batch_size: int = 256
     """Transitions per update."""
     discount: float = 0.99
@@ -108,6 +111,10 @@ def validate(config: Config) -> None:
             raise ConfigurationError(f"sac.{name} must be >= 1, got {value}")
     if not config.alpha > 0.0:
         raise ConfigurationError(f"sac.alpha must be positive (1e-8 is as good as no entropy), got {config.alpha}")
+    if config.learning_rate_halved_after is not None and not config.learning_rate_halved_after > 0.0:
+        raise ConfigurationError(
+            f"sac.learning_rate_halved_after must be positive, or None, got {config.learning_rate_halved_after}"
+        )
     if not 0.0 < config.average_rate <= 1.0:
         raise ConfigurationError(f"sac.average_rate must be in (0, 1], got {config.average_rate}")
 
@@ -121,6 +128,12 @@ def _critic(config: Config) -> TwinCritic:
     return TwinCritic(config.hidden_sizes, *embeddings, config.layer_norm, config.reward_scale * config.action_cost)
 
 
+def _optimizer(config: Config, every: int = 1) -> optax.GradientTransformation:
+    """Of a network that is updated with one in `every` critic updates."""
+    after = config.learning_rate_halved_after
+    return adam(config.learning_rate, config.max_grad_norm, halved_after=None if after is None else after / every)
+
+
 def init(key: PRNGKeyArray, config: Config, spec: Spec) -> State:
     """Fresh parameters."""
     key_actor, key_critic = jax.random.split(key)
@@ -129,15 +142,14 @@ def init(key: PRNGKeyArray, config: Config, spec: Spec) -> State:
     known = jnp.zeros(spec.belief_size + spec.privileged_size)
     critic = _critic(config).init(key_critic, obs, known, action)
     log_alpha = jnp.log(jnp.asarray(config.alpha, jnp.float32))
-    optimizer = adam(config.learning_rate, config.max_grad_norm)
     return State(
         actor=actor,
         average_actor=jax.tree.map(jnp.copy, actor),  # copies, so that all can be donated
         critic=critic,
         target_critic=jax.tree.map(jnp.copy, critic),
         log_alpha=log_alpha,
-        actor_opt=optimizer.init(actor),
-        critic_opt=optimizer.init(critic),
+        actor_opt=_optimizer(config, config.policy_every).init(actor),
+        critic_opt=_optimizer(config).init(critic),
         alpha_opt=optax.adam(config.learning_rate).init(log_alpha),
     )
 
@@ -201,7 +213,7 @@ def critic_step(state: State, batch: Batch, key: PRNGKeyArray, config: Config, s
         return losses.critic_loss(q, target, batch.weight), jnp.mean(q)
 
     (loss, q_mean), grads = jax.value_and_grad(objective, has_aux=True)(state.critic)
-    updates, critic_opt = adam(config.learning_rate, config.max_grad_norm).update(grads, state.critic_opt, state.critic)
+    updates, critic_opt = _optimizer(config).update(grads, state.critic_opt, state.critic)
     params = optax.apply_updates(state.critic, updates)
     target_critic = optax.incremental_update(params, state.target_critic, config.target_rate)
     state = state._replace(critic=params, critic_opt=critic_opt, target_critic=target_critic)
@@ -220,7 +232,7 @@ def policy_step(state: State, batch: Batch, key: PRNGKeyArray, config: Config, s
         return losses.actor_loss(q, log_prob, alpha, batch.weight), log_prob
 
     (loss, log_prob), grads = jax.value_and_grad(objective, has_aux=True)(state.actor)
-    updates, actor_opt = adam(config.learning_rate, config.max_grad_norm).update(grads, state.actor_opt, state.actor)
+    updates, actor_opt = _optimizer(config, config.policy_every).update(grads, state.actor_opt, state.actor)
     new_actor = optax.apply_updates(state.actor, updates)
     average = optax.incremental_update(new_actor, state.average_actor, config.average_rate)
     state = state._replace(actor=new_actor, average_actor=average, actor_opt=actor_opt)

@@ -5,9 +5,9 @@ import numpy as np
 from metarl_jax.learners.optimizers import adam
 
 
-def walk(gradients, max_grad_norm=None):
+def walk(gradients, max_grad_norm=None, **options):
     """Positions of a parameter that starts at 0, one per gradient."""
-    optimizer = adam(0.1, max_grad_norm)
+    optimizer = adam(0.1, max_grad_norm, **options)
     x, positions = jnp.zeros(2), []
     state = optimizer.init(x)
     for gradient in gradients:
@@ -20,6 +20,12 @@ def walk(gradients, max_grad_norm=None):
 def test_step_size():
     """Adam moves by the step size under a constant gradient, whatever its length."""
     np.testing.assert_allclose(walk([[3.0, -30.0]] * 2), [[-0.1, 0.1], [-0.2, 0.2]], rtol=1e-4)
+
+
+def test_step_size_falls_with_the_updates():
+    positions = walk([[1.0, -1.0]] * 5, halved_after=2)
+    steps = np.diff(positions[:, 0], prepend=0.0)
+    np.testing.assert_allclose(steps, -0.1 / (1.0 + np.arange(5) / 2.0), rtol=1e-4)
 
 
 def test_clipping_bounds_the_norm_of_all():
