@@ -14,7 +14,6 @@ import json
 import statistics
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -97,13 +96,11 @@ def main(config: Config) -> int:
     name = "_".join(filter(None, (config.env, config.preset, config.name)))
     folders = [config.runs / f"{name}-{seed}" for seed in config.seeds]
     arm, budget = arms.Arm("moss", (f"--preset={config.preset}", *config.flags)), arms.Budget("minutes", minutes)
-    arms.side_by_side(
-        config.jobs,
-        [
-            partial(arms.train, config.env, arm, [seed], budget, folder)
-            for seed, folder in zip(config.seeds, folders, strict=True)
-        ],
+    commands = (
+        arms.command(config.env, arm, [seed], budget, folder)
+        for seed, folder in zip(config.seeds, folders, strict=True)
     )
+    arms.train(config.jobs, commands)
     runs = [published(folder) for folder in folders]
     print(f"{'seed':>6}{'target':>10}{'seconds':>10}{'env steps':>12}")
     for seed, run in zip(config.seeds, runs, strict=True):

@@ -7,9 +7,9 @@ import os
 import queue
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,22 +85,21 @@ class Config:
     """Directory of the runs, the figures and the JSON file. What is there already is not run again."""
 
 
-_running: set[subprocess.Popen] = set()
-"""Processes that `train` waits for."""
+class Command(NamedTuple):
+    """What trains a run."""
+
+    run: Path
+    argv: list[str]
 
 
-def _terminate() -> None:
-    for process in tuple(_running):
-        process.terminate()
+def side_by_side(jobs: int, commands: Sequence[Command]) -> None:
+    """Run all commands, `jobs` at a time, each with CPU cores that no other has meanwhile (one job: the whole machine).
 
-
-def side_by_side(jobs: int, calls: Sequence[Callable[[set[int]], None]]) -> None:
-    """Make all calls, `jobs` at a time, each with CPU cores that no other has meanwhile (none: the whole machine).
-
-    SIGTERM is passed on to runs that calls have started, and no others are: they finish their epoch and save.
+    SIGTERM is handed on to the runs that have been started, which finish their epoch and save. After it, and after one
+    that failed, no more are started.
 
     Raises:
-      ConfigurationError: more jobs than cores, or a system that cannot bind processes to cores.
+      ConfigurationError: a run failed, or more jobs than cores, or a system that cannot bind processes to cores.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if jobs != 1 and not 1 <= jobs <= len(cores):
@@ -108,16 +107,33 @@ def side_by_side(jobs: int, calls: Sequence[Callable[[set[int]], None]]) -> None
     free: queue.SimpleQueue[set[int]] = queue.SimpleQueue()
     for job in range(jobs):
         free.put(set(cores[job::jobs]) if jobs > 1 else set())
+    lock, stopping = threading.Lock(), threading.Event()
+    started: list[subprocess.Popen] = []
 
-    def make(call: Callable[[set[int]], None]) -> None:
+    def stop() -> None:
+        stopping.set()
+        with lock:  # whatever is started has been noted
+            for process in started:
+                process.terminate()
+
+    def make(command: Command) -> None:
         share = free.get()
         try:
-            call(share)
+            with lock:
+                if stopping.is_set():
+                    return
+                process = subprocess.Popen(command.argv)
+                started.append(process)
+            if share:
+                os.sched_setaffinity(process.pid, share)  # long before the process counts its cores
+            if code := process.wait():
+                stopping.set()
+                raise ConfigurationError(f"{command.run} ended with exit code {code}")
         finally:
             free.put(share)
 
-    with ThreadPoolExecutor(jobs) as pool, interrupt.terminating(_terminate):
-        for _ in pool.map(make, calls):  # raises what a call raised
+    with interrupt.terminating(stop), ThreadPoolExecutor(jobs) as pool:
+        for _ in pool.map(make, commands):  # raises what one of them raised
             pass
 
 
@@ -129,40 +145,33 @@ def check_seeds(seeds: Sequence[int]) -> None:
         raise ConfigurationError(f"--seeds: each at most once, got {' '.join(map(str, seeds))}")
 
 
-def train(env: str, arm: Arm, seeds: Sequence[int], budget: Budget, run: Path, cores: set[int] | None = None) -> None:
-    """One run in a process of its own, bound to `cores` if there are any; one that is there goes on until its budget
-    is spent.
+def command(env: str, arm: Arm, seeds: Sequence[int], budget: Budget, run: Path) -> Command | None:
+    """What trains `run` until its budget is spent, from where it is if it is there; None if it is spent.
 
     Raises:
-      ConfigurationError: the run failed, has had more already, or has a budget in another unit.
+      ConfigurationError: it has had more already, or a budget in another unit, or was trained with other settings.
     """
     module = [sys.executable, "-m", f"experiments.{arm.algorithm}"]
     limits = [f"--{unit}={budget.amount if unit == budget.unit else None}" for unit in FINISHED]
-    flags = [f"--env={env}", *limits, f"--seed={seeds[0]}", f"--seeds={len(seeds)}", f"--run_dir={run}", *arm.flags]
-    if (run / "config.json").exists():
-        stored = rundir.read(run, "--out")["config"]
-        check_same(run, arm, env, stored)
-        before = Budget.of(stored["run"])
-        if before.unit != budget.unit:
-            raise ConfigurationError(f"{run} was trained for {before}, not for {budget}: name another --out")
-        if before.amount > budget.amount:
-            wanted = f"--{before.unit}={before.amount:g}"
-            raise ConfigurationError(f"{run} was trained for {before} already: give {wanted} or more")
-        summary = run / "summary.json"
-        finished = summary.exists() and json.loads(summary.read_text())["status"] == FINISHED[budget.unit]
-        if before == budget and finished:
-            return
-        flags = [f"--resume={run}", *limits]
-    process = subprocess.Popen([*module, *flags])
-    if cores:
-        os.sched_setaffinity(process.pid, cores)  # long before it counts them
-    _running.add(process)
-    try:
-        code = process.wait()
-    finally:
-        _running.discard(process)
-    if code:
-        raise ConfigurationError(f"{run} ended with exit code {code}")
+    if not (run / "config.json").exists():
+        about = [f"--env={env}", *limits, f"--seed={seeds[0]}", f"--seeds={len(seeds)}", f"--run_dir={run}"]
+        return Command(run, [*module, *about, *arm.flags])
+    stored = rundir.read(run, "--out")["config"]
+    check_same(run, arm, env, stored)
+    before = Budget.of(stored["run"])
+    if before.unit != budget.unit:
+        raise ConfigurationError(f"{run} was trained for {before}, not for {budget}: name another --out")
+    if before.amount > budget.amount:
+        wanted = f"--{before.unit}={before.amount:g}"
+        raise ConfigurationError(f"{run} was trained for {before} already: give {wanted} or more")
+    summary = run / "summary.json"
+    finished = summary.exists() and json.loads(summary.read_text())["status"] == FINISHED[budget.unit]
+    return None if before == budget and finished else Command(run, [*module, f"--resume={run}", *limits])
+
+
+def train(jobs: int, commands: Iterable[Command | None]) -> None:
+    """Run what is left to do, `jobs` at a time (`side_by_side`), once all of it is known to be possible."""
+    side_by_side(jobs, [command for command in commands if command])
 
 
 def check_same(run: Path, arm: Arm, env: str, stored: dict[str, Any]) -> None:
@@ -189,13 +198,13 @@ def compare(comparison: Comparison, config: Config, folder: Path) -> None:
     budget = Budget.of(dataclasses.asdict(config))
     groups = [config.seeds] if config.vmap else [(seed,) for seed in config.seeds]
     runs: dict[str, list[Path]] = {}
-    calls: list[Callable[[set[int]], None]] = []
+    commands: list[Command | None] = []
     for name, arm in comparison.arms.items():
         plain = "".join(c if c.isalnum() or c == "." else "_" for c in name)
         runs[name] = [folder / "-".join(map(str, (plain, *group))) for group in groups]
         for group, run in zip(groups, runs[name], strict=True):
-            calls.append(partial(train, comparison.env, arm, group, budget, run))
-    side_by_side(config.jobs, calls)
+            commands.append(command(comparison.env, arm, group, budget, run))
+    train(config.jobs, commands)
     found = {
         name: [
             outcomes.outcome(run, place)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish that the loop grants at the end of an epoch."""
+"""Ctrl-C and SIGTERM: a wish that the loop grants at the end of an epoch, or the word to stop what else is running."""
 
 import contextlib
 import signal

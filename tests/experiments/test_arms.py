@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def test_an_answer_from_finished_runs(flags, tmp_path, monkeypatch, capsys):
     """Seeds and arms end up in the table, the file and the figure, whether seeds are runs or vmapped in one."""
     names = list(timrl_questions.QUESTIONS["unseen"].arms)
 
-    def train(env, arm, seeds, budget, run, cores):
+    def train(env, arm, seeds, budget, run):
         assert env == "cheetah_dir_vel_to_goal" and str(budget) == ("30 epochs" if flags else "10 min")
         run.mkdir(parents=True)
         values = [-10.0 * seed - (100.0 if arm.algorithm == "moss" else 0.0) for seed in seeds]
@@ -82,7 +82,7 @@ def test_an_answer_from_finished_runs(flags, tmp_path, monkeypatch, capsys):
         tasks = HeldOutTasks(np.array([0, 1]), np.zeros((2, 1)), np.array([0, 1]))
         evaluations.save(run / "evaluation.npz", evaluation, tasks)
 
-    monkeypatch.setattr(arms, "train", train)
+    monkeypatch.setattr(arms, "command", train)
     assert timrl_questions.main(["--question=unseen", "--seeds", "0", "1", f"--out={tmp_path}", *flags]) == 0
     folder = tmp_path / "timrl_unseen"
     answer = json.loads((folder / "comparison.json").read_text())
@@ -99,37 +99,47 @@ def test_an_answer_from_finished_runs(flags, tmp_path, monkeypatch, capsys):
     assert "What happens in a class" in told and ("30 epochs)" if flags else "10 min)") in told
 
 
-def test_runs_side_by_side_have_cores_of_their_own(monkeypatch):
+def python(code):
+    return arms.Command(Path("a run"), [sys.executable, "-c", code])
+
+
+def test_runs_side_by_side_have_cores_of_their_own(monkeypatch, tmp_path):
+    bound, start = {}, subprocess.Popen
     monkeypatch.setattr(arms.os, "sched_getaffinity", lambda _: {2, 3, 5, 7}, raising=False)
-    barrier, shares = threading.Barrier(2, timeout=10), []
-
-    def call(cores):
-        shares.append(cores)
-        barrier.wait()  # not passed alone
-
-    arms.side_by_side(2, [call] * 4)
-    assert sorted(map(sorted, shares)) == [[2, 5], [2, 5], [3, 7], [3, 7]]
-    arms.side_by_side(1, [shares.append])
-    assert shares[-1] == set()
+    monkeypatch.setattr(arms.os, "sched_setaffinity", bound.__setitem__, raising=False)
+    here, there = tmp_path / "here", tmp_path / "there"
+    meet = "import pathlib, time; a, b = map(pathlib.Path, {}); a.touch()\nwhile not b.exists(): time.sleep(0.01)"
+    commands = [python(meet.format([str(a), str(b)])) for a, b in ((here, there), (there, here))]  # not passed alone
+    arms.side_by_side(2, commands)
+    assert sorted(map(sorted, bound.values())) == [[2, 5], [3, 7]]
+    arms.side_by_side(1, [python("")])
+    assert len(bound) == 2
+    monkeypatch.setattr(arms.subprocess, "Popen", lambda *_: start(["false"]))
     for jobs in (0, 5):
         with pytest.raises(ConfigurationError, match=f"jobs must be 1 to 4 on this machine, got {jobs}"):
-            arms.side_by_side(jobs, [call])
+            arms.side_by_side(jobs, [python("")])
 
 
-def test_sigterm_is_passed_on_to_runs_and_no_others_start(monkeypatch, tmp_path):
+def test_a_run_that_fails_is_named():
+    with pytest.raises(ConfigurationError, match="a run ended with exit code 3"):
+        arms.side_by_side(1, [python("raise SystemExit(3)")])
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_sigterm_is_handed_on_to_runs_and_no_others_start(monkeypatch, jobs):
+    """Even after one of them has failed, while the others are waited for."""
     start, started = subprocess.Popen, []
-
-    def sleeper(command):
-        started.append(start([sys.executable, "-c", "import time; time.sleep(60)"]))
-        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        return started[-1]
-
-    monkeypatch.setattr(arms.subprocess, "Popen", sleeper)
-    calls = [partial(arms.train, "cheetah_vel", arms.Arm("moss"), (0,), MINUTE, tmp_path)] * 2
+    monkeypatch.setattr(arms.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(arms.os, "sched_setaffinity", lambda *_: None, raising=False)
+    monkeypatch.setattr(arms.subprocess, "Popen", lambda argv: started.append(start(argv)) or started[-1])
+    before = signal.getsignal(signal.SIGTERM)
+    threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    commands = [python("raise SystemExit(3)")] * (jobs - 1) + [python("import time; time.sleep(60)")] * 2
     with pytest.raises(SystemExit) as ended:
-        arms.side_by_side(1, calls)
+        arms.side_by_side(jobs, commands)
     assert ended.value.code == 128 + signal.SIGTERM
-    assert [process.wait() for process in started] == [-signal.SIGTERM]
+    assert [process.wait() for process in started] == [3, -signal.SIGTERM][-jobs:]
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 MINUTE, EPOCHS = Budget("minutes", 1.0), Budget("epochs", 4)
@@ -147,11 +157,12 @@ MINUTE, EPOCHS = Budget("minutes", 1.0), Budget("epochs", 4)
     ],
 )
 def test_runs_go_on_until_their_budget_is_spent(trained_for, tmp_path, status, before, budget):
-    commands = trained_for(status, before)
-    arms.train("cheetah_vel", arms.Arm("moss"), (0,), budget, tmp_path)
+    trained_for(status, before)
+    found = arms.command("cheetah_vel", arms.Arm("moss"), (0,), budget, tmp_path)
     limits = {"minutes": ["--minutes=1.0", "--epochs=None"], "epochs": ["--minutes=None", "--epochs=4"]}[budget.unit]
     finished = before == budget and status != "interrupted"
-    assert [c[-3:] for c in commands] == ([] if finished else [[f"--resume={tmp_path}", *limits]])
+    assert (found is None) == finished
+    assert finished or found.argv[-3:] == [f"--resume={tmp_path}", *limits]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +175,7 @@ def test_runs_go_on_until_their_budget_is_spent(trained_for, tmp_path, status, b
 def test_other_budgets_are_not_passed_off_as_the_one_that_was_asked(trained_for, tmp_path, before, message):
     trained_for("budget", before)
     with pytest.raises(ConfigurationError, match=message):
-        arms.train("cheetah_vel", arms.Arm("moss"), (0,), MINUTE, tmp_path)
+        arms.command("cheetah_vel", arms.Arm("moss"), (0,), MINUTE, tmp_path)
 
 
 def test_runs_of_other_settings_are_not_passed_off_as_the_arms(trained_for, tmp_path):
@@ -172,24 +183,20 @@ def test_runs_of_other_settings_are_not_passed_off_as_the_arms(trained_for, tmp_
     content = json.loads((tmp_path / "config.json").read_text())
     content["config"]["agent"]["sac"]["discount"] = 0.5
     (tmp_path / "config.json").write_text(json.dumps(content))
-    arms.train("cheetah_vel", arms.Arm("moss", ("--sac.discount=0.5",)), (0,), MINUTE, tmp_path)
+    arms.command("cheetah_vel", arms.Arm("moss", ("--sac.discount=0.5",)), (0,), MINUTE, tmp_path)
     with pytest.raises(ConfigurationError, match=r"trained with --sac.discount=0.5, not 0.9: name another --out"):
-        arms.train("cheetah_vel", arms.Arm("moss", ("--sac.discount=0.9",)), (0,), MINUTE, tmp_path)
+        arms.command("cheetah_vel", arms.Arm("moss", ("--sac.discount=0.9",)), (0,), MINUTE, tmp_path)
 
 
 @pytest.fixture
-def trained_for(tmp_path, monkeypatch):
-    """A run directory as it lies after some training; returns the commands that are then run."""
+def trained_for(tmp_path):
+    """A run directory as it lies after some training."""
 
     def leave(status, budget):
         (tmp_path / "summary.json").write_text(json.dumps({"status": status}))
         config = dataclasses.asdict(cli.configure(moss, ["--env=cheetah_vel"]))
         content = {"algorithm": "moss", "config": config | {"run": {budget.unit: budget.amount}}}
         (tmp_path / "config.json").write_text(json.dumps(content))
-        commands = []
-        done = type("Done", (), {"wait": staticmethod(lambda: 0)})
-        monkeypatch.setattr(arms.subprocess, "Popen", lambda command: commands.append(command) or done)
-        return commands
 
     return leave
 
