@@ -105,7 +105,6 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
         sac=sac.Config(
             hidden_sizes=(128, 128),
             learning_rate=1e-3,
-            learning_rate_halved_after=500_000 if env in RELATIVE_ERRORS else None,
             batch_size=256 if several else 64,
             discount=0.985 if several else 0.97,
             target_rate=0.02,
