@@ -103,7 +103,7 @@ def seeds_by_result() -> str:
     rows = []
     for path in sorted(path for kind in ("timrl_*", "algorithms_*") for path in RESULTS.glob(f"{kind}.json")):
         arms = json.loads(path.read_text()).get("arms")
-        if arms is None:  # published runs
+        if arms is None or min(map(len, arms.values())) < 2:  # published runs, or nothing to tell a deviation from
             continue
         (first, base), *others = ((arm, np.array([run["test_return"] for run in runs])) for arm, runs in arms.items())
         for arm, returns in others:

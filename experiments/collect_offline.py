@@ -35,11 +35,11 @@ FAILED = 1
 
 def check_same(path: Path, found: Sequence[str], wanted: Sequence[str]) -> None:
     """Raise `ConfigurationError` if `path` holds data that was collected with other settings."""
-    if changed := [(old, new) for old, new in zip(found, wanted, strict=False) if old != new]:
+    if [line.partition("=")[0] for line in found] != [line.partition("=")[0] for line in wanted]:
+        raise ConfigurationError(f"--out: {path} was collected by another version: name another file")
+    if changed := [(old, new) for old, new in zip(found, wanted, strict=True) if old != new]:
         old, new = changed[0]
         raise ConfigurationError(f"--out: {path} was collected with {old}, not {new}: name another file")
-    if len(found) != len(wanted):
-        raise ConfigurationError(f"--out: {path} was collected by another version: name another file")
 
 
 def splits(env: envs.Environment) -> np.ndarray:

@@ -72,9 +72,10 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
     tasks are less than one each), and goals 25 m away a longer view; they share the dynamics too, so that the reward's
     error counts most; and twice the VAE updates. There is one Gaussian even then: four returned less in the same time.
     Critics are told the task: they would have to learn to read a belief that is still forming. Where resting pays -1
-    per step whatever the task, falling over pays little less, so that bodies dare to run, and critics are told what
-    actions cost, which is lost among larger values. Where a step changes little of what is paid, encoders are told that
-    change, and rewards as if actions were free. Ants differ: see `_of_ant`.
+    per step whatever the task, falling over pays little less, so that bodies dare to run, critics are told what actions
+    cost, which is lost among larger values, and step sizes fall: what is left to gain late is lost in noise. Where a
+    step changes little of what is paid, encoders are told that change, and rewards as if actions were free. Ants
+    differ: see `_of_ant`.
     """
     env, horizon = spec.name, spec.horizon
     several = env in MIXTURES
@@ -95,6 +96,7 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
             reward_decoder_sizes=(64, 64),
             decode="task" if (several or env in GOALS) and spec.stationary else "trajectory" if several else "next",
             learning_rate=2e-3,
+            learning_rate_halved_after=15_000 if env in RELATIVE_ERRORS else None,
             max_grad_norm=1.0 if several else None,
             batch_size=1_024 // vae_window,
             kl_z_weight=0.005 if several else 0.05,
@@ -105,6 +107,7 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
         sac=sac.Config(
             hidden_sizes=(128, 128),
             learning_rate=1e-3,
+            learning_rate_halved_after=500_000 if env in RELATIVE_ERRORS else None,
             batch_size=256 if several else 64,
             discount=0.985 if several else 0.97,
             target_rate=0.02,
@@ -127,7 +130,7 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
         sac_updates=sac_updates,
         pretrain_updates=800,
         pool_windows=max(1, 102_400 // horizon),
-        updates_per_pool=sac_updates // 2,
+        updates_per_pool=sac_updates // 2,  # one pool per epoch: `policy_every` is 2
     )
     data = trainer.Config(
         num_envs=max(10, steps_per_epoch // horizon),

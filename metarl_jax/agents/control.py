@@ -121,6 +121,13 @@ def check_vae(config: decoding.Config, spec: EnvSpec) -> None:
     for name in ("num_components", "latent_size", "decode_samples", "batch_size"):
         if getattr(config, name) < 1:
             raise ConfigurationError(f"vae.{name} must be >= 1, got {getattr(config, name)}")
+    for name, weight in vars(config).items():
+        if name.endswith("_weight") and not weight >= 0.0:
+            raise ConfigurationError(f"vae.{name} must be >= 0, got {weight}")
+    if config.learning_rate_halved_after is not None and not config.learning_rate_halved_after > 0.0:
+        raise ConfigurationError(
+            f"vae.learning_rate_halved_after must be positive, or None, got {config.learning_rate_halved_after}"
+        )
     if config.elbo_steps is not None and config.elbo_steps < 1:
         raise ConfigurationError(f"vae.elbo_steps must be >= 1, or None for all steps, got {config.elbo_steps}")
 

@@ -80,6 +80,8 @@ def validate(config: Config, spec: EnvSpec) -> None:
         raise ConfigurationError(
             f"the contrastive loss needs one task per episode, unlike {spec.name}: use --vae.contrastive_weight=0"
         )
+    if config.vae.base_task_weight and len(spec.families) == 1:
+        raise ConfigurationError(f"{spec.name} has one base task, nothing to tell apart: use --vae.base_task_weight=0")
     if config.vae.base_task_weight and config.vae.num_components < len(spec.families):
         raise ConfigurationError(
             f"{len(spec.families)} base tasks ({', '.join(spec.families)}) need --vae.num_components >= "

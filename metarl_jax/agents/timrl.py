@@ -103,6 +103,8 @@ def validate(config: Config, spec: EnvSpec) -> None:
     control.check_vae(config.vae, spec)
     if config.vae.contrastive_weight:
         raise ConfigurationError("TIMRL has no contrastive loss: use --vae.contrastive_weight=0")
+    if config.vae.base_task_weight:
+        raise ConfigurationError("TIMRL's recogniser has the labels, not its VAE: use --vae.base_task_weight=0")
     if not 0.0 <= config.recognizer.dropout < 1.0:
         raise ConfigurationError(f"recognizer.dropout must be in [0, 1), got {config.recognizer.dropout}")
     if config.forced_accuracy is not None and not 0.0 <= config.forced_accuracy <= 1.0:

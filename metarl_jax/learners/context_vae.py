@@ -15,7 +15,6 @@ from metarl_jax.data.segments import starts
 from metarl_jax.data.statistics import Scale
 from metarl_jax.learners import decoding
 from metarl_jax.learners.decoding import Beliefs, Spec, State, context, context_size
-from metarl_jax.learners.optimizers import adam
 from metarl_jax.losses.elbo import separated_prior
 from metarl_jax.networks.mixture import Evidence, Mixture, TransitionMixtureEncoder
 from metarl_jax.types import Metrics, Transition
@@ -45,7 +44,7 @@ def init(key: PRNGKeyArray, config: Config, spec: Spec) -> State:
     key_encoder, key_decoder = jax.random.split(key)
     encoder = _encoder(config, spec).init(key_encoder, jnp.zeros(context_size(*spec, config.reward_change)))
     decoder = decoding.init(key_decoder, config, spec)
-    opt = adam(config.learning_rate, config.max_grad_norm).init((encoder, decoder))
+    opt = decoding.optimizer(config).init((encoder, decoder))
     return State(encoder, decoder, opt)
 
 
@@ -136,6 +135,6 @@ def train_step(
     """One Adam step on windows [T, N, ...]; see `loss` for `siblings`."""
     params = (state.encoder, state.decoder)
     grads, metrics = jax.grad(loss, has_aux=True)(params, config, spec, scale, windows, key, siblings)
-    updates, opt = adam(config.learning_rate, config.max_grad_norm).update(grads, state.opt, params)
+    updates, opt = decoding.optimizer(config).update(grads, state.opt, params)
     encoder, decoder = optax.apply_updates(params, updates)
     return State(encoder, decoder, opt), metrics

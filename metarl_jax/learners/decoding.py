@@ -5,12 +5,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from metarl_jax.data.replay import Vectors, vectors
 from metarl_jax.data.segments import partners, segments, starts
 from metarl_jax.data.statistics import Scale
 from metarl_jax.distributions import categorical_entropy
+from metarl_jax.learners.optimizers import adam
 from metarl_jax.losses.elbo import negative_elbo, sample_components
 from metarl_jax.networks.mixture import Mixture, TaskDecoder
 from metarl_jax.types import Metrics, Transition
@@ -52,6 +54,9 @@ class Config:
     of the work, most of which is decoding where there are several components."""
     learning_rate: float = 3e-4
     """Adam's step size."""
+    learning_rate_halved_after: float | None = None
+    """Updates after which the step size has halved: it falls as 1 / (1 + updates / this), so that beliefs come to rest
+    and the policy can. None: it stays."""
     max_grad_norm: float | None = 1.0
     """Clip the gradient at this global norm; None: do not clip."""
     batch_size: int = 256
@@ -134,6 +139,11 @@ def beliefs(after: Mixture, blank: Mixture, last: Bool[Array, "T N"]) -> Beliefs
         return jnp.where(fresh, empty[None], previous)
 
     return Beliefs(before=jax.tree.map(leaf, after, blank), after=after)
+
+
+def optimizer(config: Config) -> optax.GradientTransformation:
+    """Of encoder and decoder."""
+    return adam(config.learning_rate, config.max_grad_norm, halved_after=config.learning_rate_halved_after)
 
 
 def decoder(config: Config, spec: Spec) -> TaskDecoder:

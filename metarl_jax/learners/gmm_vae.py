@@ -12,9 +12,9 @@ from metarl_jax.data.segments import starts
 from metarl_jax.data.statistics import Scale
 from metarl_jax.learners import decoding
 from metarl_jax.learners.decoding import Beliefs, Spec, State, context, context_size
-from metarl_jax.learners.optimizers import adam
 from metarl_jax.losses.elbo import separated_prior, standard_prior
 from metarl_jax.losses.infonce import infonce
+from metarl_jax.losses.recognition import cross_entropy
 from metarl_jax.networks.mixture import Mixture, RecurrentMixtureEncoder, most_likely
 from metarl_jax.types import Metrics, Transition
 
@@ -34,7 +34,8 @@ class Config(decoding.Config):
     """Scale of the distance in InfoNCE."""
     base_task_weight: float = 0.0
     """Weight of the cross-entropy of q(y) with the base task of a step, which training knows: component k comes to
-    stand for the k-th base task (an option of CEMRL's code). 0: the paper's, components are found without labels."""
+    stand for the k-th base task, and those beyond the last are not used (an option of CEMRL's code). q(y) is that of
+    what is decoded: of the history before the step, unless `decode` is `self`. 0: the paper's, without labels."""
     use_global_prior: bool = False
     """Prior N(0, I) and uniform at every step, instead of the previous step's posterior."""
     use_separated_prior: bool = False
@@ -59,7 +60,7 @@ def init(key: PRNGKeyArray, config: Config, spec: Spec) -> State:
     item = jnp.zeros(context_size(*spec, config.reward_change))
     encoder = _encoder(config, spec).init(key_encoder, begin(config, spec), item)
     decoder = decoding.init(key_decoder, config, spec)
-    opt = adam(config.learning_rate, config.max_grad_norm).init((encoder, decoder))
+    opt = decoding.optimizer(config).init((encoder, decoder))
     return State(encoder, decoder, opt)
 
 
@@ -155,9 +156,9 @@ def _contrast(config: Config, windows: Transition, after: Mixture, key: PRNGKeyA
     return infonce(mean[first, lane], mean[second, lane], same_task, config.contrastive_temperature)
 
 
-def _recognition(windows: Transition, q: Mixture) -> Float[Array, ""]:
+def _base_task_error(windows: Transition, q: Mixture) -> Float[Array, ""]:
     """Mean cross-entropy of q(y) with the base tasks of valid steps, in nats."""
-    errors = optax.softmax_cross_entropy_with_integer_labels(q.logits, windows.task.family)
+    errors = cross_entropy(q.logits, jax.nn.one_hot(windows.task.family, q.logits.shape[-1]))
     return jnp.sum(windows.valid * errors) / jnp.maximum(jnp.sum(windows.valid), 1.0)
 
 
@@ -171,7 +172,7 @@ def loss(
     siblings: Transition | None = None,
     component: Int[Array, "T N"] | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
-    """-ELBO + InfoNCE + recognition of windows [T, N, ...], averaged over valid steps; params = (encoder, decoder).
+    """-ELBO + InfoNCE + cross-entropy of windows [T, N, ...], averaged over valid steps; params = (encoder, decoder).
 
     `siblings` [T, N, ...] are other episodes of the same tasks, to decode if `decode` is `task`. `component` says
     which component must explain each step, where something else than the encoder knows (TIMRL).
@@ -192,7 +193,7 @@ def loss(
         metrics["contrastive_loss"] = _contrast(config, windows, beliefs.after, key_contrast)
         total += config.contrastive_weight * metrics["contrastive_loss"]
     if config.base_task_weight:
-        metrics["base_task_loss"] = _recognition(windows, q)
+        metrics["base_task_loss"] = _base_task_error(windows, q)
         total += config.base_task_weight * metrics["base_task_loss"]
     return total, metrics | {"vae_loss": total}
 
@@ -210,6 +211,6 @@ def train_step(
     """One Adam step on windows [T, N, ...]; see `loss` for `siblings` and `component`."""
     params = (state.encoder, state.decoder)
     grads, metrics = jax.grad(loss, has_aux=True)(params, config, spec, scale, windows, key, siblings, component)
-    updates, opt = adam(config.learning_rate, config.max_grad_norm).update(grads, state.opt, params)
+    updates, opt = decoding.optimizer(config).update(grads, state.opt, params)
     encoder, decoder = optax.apply_updates(params, updates)
     return State(encoder, decoder, opt), metrics

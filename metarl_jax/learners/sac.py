@@ -37,8 +37,8 @@ class Config:
     learning_rate: float = 3e-4
     """Adam's step size, for policy, critics and temperature."""
     learning_rate_halved_after: float | None = None
-    """Critic updates after which the step size of policy and critics has halved: it falls as 1 / (1 + updates / this).
-    None: it stays."""
+    """Critic updates after which the step size of policy and critics has halved: it falls as 1 / (1 + updates / this),
+    the policy's with one in `policy_every` of them; the temperature's stays. None: all stay."""
     batch_size: int = 256
     """Transitions per update."""
     discount: float = 0.99

@@ -86,6 +86,10 @@ class Checkpoints:
                         epoch,
                         args=ocp.args.Composite(state=ocp.args.StandardRestore(template), info=ocp.args.JsonRestore()),
                     )
+                if structure(found.state) != structure(
+                    template
+                ):  # the storage takes a wanted leaf that it lacks for None
+                    raise ValueError("it holds other things")
                 if checksum(found.state) != found.info["checksum"]:
                     raise ValueError("checksum does not match")
             except Exception as error:

@@ -183,6 +183,8 @@ def test_belief_is_standardised(monkeypatch):
     ("config", "message"),
     [
         (with_vae(decode="past"), "unknown decode 'past': choose self, next, trajectory, task"),
+        (with_vae(kl_z_weight=-1.0), "vae.kl_z_weight must be >= 0, got -1.0"),
+        (with_vae(learning_rate_halved_after=0.0), "vae.learning_rate_halved_after must be positive, or None, got 0"),
         (with_(belief="mean"), "unknown belief 'mean': choose component, mixture, sample, oracle"),
         (with_(window=HORIZON + 1), "window must be in \\[2, 6\\].* got 7"),
         (with_(window=1), "window must be"),
@@ -212,6 +214,8 @@ def test_each_base_task_needs_a_component():
     with pytest.raises(ConfigurationError, match=r"2 base tasks .* need --vae.num_components >= 2 .* got 1"):
         moss.validate(with_vae(num_components=1, base_task_weight=1.0), SPEC)
     moss.validate(with_vae(num_components=2, base_task_weight=1.0), SPEC)
+    with pytest.raises(ConfigurationError, match="known has one base task, nothing to tell apart"):
+        moss.validate(with_vae(base_task_weight=1.0), SPEC._replace(families=("terminates",)))
 
 
 def test_scale_starts_as_the_identity():

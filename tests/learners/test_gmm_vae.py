@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metarl_jax.data.segments import starts
 from metarl_jax.learners import gmm_vae
 from metarl_jax.losses.elbo import standard_prior
 from tests.helpers import avals, finite, quick_compilation, same, transitions
@@ -156,6 +157,17 @@ def test_mutual_information_contrast_and_labels():
     expected = plain - 0.5 * information + 0.7 * metrics["contrastive_loss"] + 0.3 * surprise
     np.testing.assert_allclose(value, expected, atol=1e-5)
     assert finite(grads) and not same(grads, plain_grads)
+
+
+def test_labels_make_components_base_tasks():
+    state, config = initial(), with_(base_task_weight=1.0, learning_rate=3e-2)
+    update = jax.jit(lambda state, key: gmm_vae.train_step(state, WINDOWS, key, config, SPEC, SCALE))
+    for i in range(200):
+        state, metrics = update(state, jax.random.key(i))
+    q = gmm_vae.infer(state.encoder, CONFIG, SPEC, SCALE, WINDOWS).before
+    known = VALID & ~np.asarray(starts(WINDOWS.last))
+    assert metrics["base_task_loss"] < 0.5  # 0.69 where nothing but K = 2 of 3 is known
+    np.testing.assert_array_equal(np.argmax(q.logits, -1)[known], WINDOWS.task.family[known])
 
 
 def test_one_task_has_nothing_to_contrast():

@@ -57,6 +57,14 @@ def test_whole_state_comes_back_with_typed_keys(checkpoints):
     assert jax.random.key_data(restored["key"]).tolist() == jax.random.key_data(jax.random.key(3)).tolist()
 
 
+@pytest.mark.parametrize(("saved", "wanted"), [(0, 2), (2, 0)])
+def test_what_held_nothing_is_not_made_up(tmp_path, saved, wanted):
+    store = Checkpoints(tmp_path)
+    store.save(1, {"n": jnp.ones(1), "told": jnp.ones(saved)}, {"epoch": 1})
+    with pytest.raises(ConfigurationError, match=r"hold other things .* told"):
+        store.restore(jax.eval_shape(lambda: {"n": jnp.ones(1), "told": jnp.ones(wanted)}))
+
+
 def test_only_the_newest_are_kept(checkpoints):
     assert sorted(p.name for p in checkpoints.iterdir()) == ["2", "3"]
 
