@@ -140,12 +140,12 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
     return _of_ant(agent, several, small_steps, spec.action_cost) if ant else agent, data
 
 
-def _of_ant(agent: moss.Config, several: bool, to_goals: bool, action_cost: float) -> moss.Config:
+def _of_ant(agent: moss.Config, several: bool, small_steps: bool, action_cost: float) -> moss.Config:
     """What an ant needs instead, which is hard to move.
 
     Its networks have no embedding that all of its joints must pass through, and are larger where it has one family;
-    updates are small and many, and actions vary more. Where it walks to goals, critics, decoder and encoder are made to
-    look at what a step brings it nearer, and critics are told what actions cost. On base tasks, whose errors are
+    updates are small and many, and actions vary more. Where a step changes little of what is paid, critics, decoder and
+    encoder are made to look at that change, and critics are told what actions cost. On base tasks, whose errors are
     squared, what being thrown about costs is bounded; what to do is learnt later there than what is asked for, so that
     few updates of a small VAE are enough.
     """
@@ -157,21 +157,22 @@ def _of_ant(agent: moss.Config, several: bool, to_goals: bool, action_cost: floa
         layer_norm=True,
         learning_rate=5e-4,
         batch_size=64,
-        action_cost=action_cost if to_goals else 0.0,
-        discount=0.985 if several else 0.98,
+        action_cost=action_cost if small_steps else 0.0,
+        discount=agent.sac.discount if several else 0.98,
         alpha=0.02 if several else 0.05,
         target_entropy=-0.3,
     )
-    vae = agent.vae
-    if to_goals:
-        hidden_size = vae.hidden_size if several else 128
-        vae = dataclasses.replace(vae, hidden_size=hidden_size, progress_weight=vae.reward_weight)
+    vae = dataclasses.replace(
+        agent.vae,
+        hidden_size=128 if small_steps and not several else agent.vae.hidden_size,
+        progress_weight=agent.vae.reward_weight if small_steps else 0.0,
+    )
     return dataclasses.replace(
         agent,
         sac=sac_config,
         vae=vae,
         vae_updates=40 if several else agent.vae_updates,
-        resting_potential=to_goals,
+        resting_potential=small_steps,
         reward_floor=(-2.0,) if several else (),
     )
 
