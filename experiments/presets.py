@@ -73,9 +73,9 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
     error counts most; and twice the VAE updates. There is one Gaussian even then: four returned less in the same time.
     Critics are told the task: they would have to learn to read a belief that is still forming. Where resting pays -1
     per step whatever the task, falling over pays little less, so that bodies dare to run, critics are told what actions
-    cost, which is lost among larger values, and step sizes fall: what is left to gain late is lost in noise. Where a
-    step changes little of what is paid, encoders are told that change, and rewards as if actions were free. Ants
-    differ: see `_of_ant`.
+    cost, which is lost among larger values, and step sizes fall in the end: what is left to gain late is lost in noise.
+    Where a step changes little of what is paid, encoders are told that change, and rewards as if actions were free.
+    Ants differ: see `_of_ant`.
     """
     env, horizon = spec.name, spec.horizon
     several = env in MIXTURES
@@ -96,7 +96,7 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
             reward_decoder_sizes=(64, 64),
             decode="task" if (several or env in GOALS) and spec.stationary else "trajectory" if several else "next",
             learning_rate=2e-3,
-            learning_rate_halved_after=15_000 if env in RELATIVE_ERRORS else None,
+            learning_rate_held_for=60_000 if env in RELATIVE_ERRORS else None,
             max_grad_norm=1.0 if several else None,
             batch_size=1_024 // vae_window,
             kl_z_weight=0.005 if several else 0.05,
@@ -107,7 +107,7 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
         sac=sac.Config(
             hidden_sizes=(128, 128),
             learning_rate=1e-3,
-            learning_rate_halved_after=500_000 if env in RELATIVE_ERRORS else None,
+            learning_rate_held_for=450_000 if env in RELATIVE_ERRORS else None,
             batch_size=256 if several else 64,
             discount=0.985 if several else 0.97,
             target_rate=0.02,

@@ -124,9 +124,9 @@ def check_vae(config: decoding.Config, spec: EnvSpec) -> None:
     for name, weight in vars(config).items():
         if name.endswith("_weight") and not weight >= 0.0:
             raise ConfigurationError(f"vae.{name} must be >= 0, got {weight}")
-    if config.learning_rate_halved_after is not None and not config.learning_rate_halved_after > 0.0:
+    if config.learning_rate_held_for is not None and not config.learning_rate_held_for > 0.0:
         raise ConfigurationError(
-            f"vae.learning_rate_halved_after must be positive, or None, got {config.learning_rate_halved_after}"
+            f"vae.learning_rate_held_for must be positive, or None, got {config.learning_rate_held_for}"
         )
     if config.elbo_steps is not None and config.elbo_steps < 1:
         raise ConfigurationError(f"vae.elbo_steps must be >= 1, or None for all steps, got {config.elbo_steps}")

@@ -54,9 +54,9 @@ class Config:
     of the work, most of which is decoding where there are several components."""
     learning_rate: float = 3e-4
     """Adam's step size."""
-    learning_rate_halved_after: float | None = None
-    """Updates after which the step size has halved: it falls as 1 / (1 + updates / this), so that beliefs come to rest
-    and the policy can. None: it stays."""
+    learning_rate_held_for: float | None = None
+    """Updates for which the step size is held; then it halves with every half of them more, down to a tenth, so that
+    beliefs come to rest and the policy can. None: it stays."""
     max_grad_norm: float | None = 1.0
     """Clip the gradient at this global norm; None: do not clip."""
     batch_size: int = 256
@@ -143,7 +143,7 @@ def beliefs(after: Mixture, blank: Mixture, last: Bool[Array, "T N"]) -> Beliefs
 
 def optimizer(config: Config) -> optax.GradientTransformation:
     """Of encoder and decoder."""
-    return adam(config.learning_rate, config.max_grad_norm, halved_after=config.learning_rate_halved_after)
+    return adam(config.learning_rate, config.max_grad_norm, held_for=config.learning_rate_held_for)
 
 
 def decoder(config: Config, spec: Spec) -> TaskDecoder:

@@ -36,9 +36,9 @@ class Config:
     is no part of what their networks must learn. Beside values that are 100 times as large it would be lost."""
     learning_rate: float = 3e-4
     """Adam's step size, for policy, critics and temperature."""
-    learning_rate_halved_after: float | None = None
-    """Critic updates after which the step size of policy and critics has halved: it falls as 1 / (1 + updates / this),
-    the policy's with one in `policy_every` of them; the temperature's stays. None: all stay."""
+    learning_rate_held_for: float | None = None
+    """Critic updates for which the step size of policy and critics is held; then it halves with every half of them
+    more, down to a tenth. The temperature's stays. None: all stay."""
     batch_size: int = 256
     """Transitions per update."""
     discount: float = 0.99
@@ -111,9 +111,9 @@ def validate(config: Config) -> None:
             raise ConfigurationError(f"sac.{name} must be >= 1, got {value}")
     if not config.alpha > 0.0:
         raise ConfigurationError(f"sac.alpha must be positive (1e-8 is as good as no entropy), got {config.alpha}")
-    if config.learning_rate_halved_after is not None and not config.learning_rate_halved_after > 0.0:
+    if config.learning_rate_held_for is not None and not config.learning_rate_held_for > 0.0:
         raise ConfigurationError(
-            f"sac.learning_rate_halved_after must be positive, or None, got {config.learning_rate_halved_after}"
+            f"sac.learning_rate_held_for must be positive, or None, got {config.learning_rate_held_for}"
         )
     if not 0.0 < config.average_rate <= 1.0:
         raise ConfigurationError(f"sac.average_rate must be in (0, 1], got {config.average_rate}")
@@ -130,8 +130,8 @@ def _critic(config: Config) -> TwinCritic:
 
 def _optimizer(config: Config, every: int = 1) -> optax.GradientTransformation:
     """Of a network that is updated with one in `every` critic updates."""
-    after = config.learning_rate_halved_after
-    return adam(config.learning_rate, config.max_grad_norm, halved_after=None if after is None else after / every)
+    updates = config.learning_rate_held_for
+    return adam(config.learning_rate, config.max_grad_norm, held_for=None if updates is None else updates / every)
 
 
 def init(key: PRNGKeyArray, config: Config, spec: Spec) -> State:

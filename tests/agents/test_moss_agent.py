@@ -184,7 +184,7 @@ def test_belief_is_standardised(monkeypatch):
     [
         (with_vae(decode="past"), "unknown decode 'past': choose self, next, trajectory, task"),
         (with_vae(kl_z_weight=-1.0), "vae.kl_z_weight must be >= 0, got -1.0"),
-        (with_vae(learning_rate_halved_after=0.0), "vae.learning_rate_halved_after must be positive, or None, got 0"),
+        (with_vae(learning_rate_held_for=0.0), "vae.learning_rate_held_for must be positive, or None, got 0"),
         (with_(belief="mean"), "unknown belief 'mean': choose component, mixture, sample, oracle"),
         (with_(window=HORIZON + 1), "window must be in \\[2, 6\\].* got 7"),
         (with_(window=1), "window must be"),

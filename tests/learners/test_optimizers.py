@@ -22,10 +22,12 @@ def test_step_size():
     np.testing.assert_allclose(walk([[3.0, -30.0]] * 2), [[-0.1, 0.1], [-0.2, 0.2]], rtol=1e-4)
 
 
-def test_step_size_falls_with_the_updates():
-    positions = walk([[1.0, -1.0]] * 5, halved_after=2)
+def test_step_size_is_held_and_falls():
+    positions = walk([[1.0, -1.0]] * 12, held_for=4)
     steps = np.diff(positions[:, 0], prepend=0.0)
-    np.testing.assert_allclose(steps, -0.1 / (1.0 + np.arange(5) / 2.0), rtol=1e-4)
+    halvings = np.maximum(0.0, np.arange(12) - 4.0) / 2.0
+    np.testing.assert_allclose(steps, -0.1 * np.maximum(0.1, 0.5**halvings), rtol=1e-4)
+    assert np.argmin(halvings < 1.0) == 6
 
 
 def test_clipping_bounds_the_norm_of_all():

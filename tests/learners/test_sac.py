@@ -246,9 +246,9 @@ def test_critics_subtract_the_known_cost_of_actions():
     np.testing.assert_allclose(values[0] - values[1], [cost, cost], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("part", "update", "updates"), [("critic", sac.critic_step, 2), ("actor", sac.policy_step, 1)])
+@pytest.mark.parametrize(("part", "update", "updates"), [("critic", sac.critic_step, 6), ("actor", sac.policy_step, 3)])
 def test_step_sizes_of_critics_and_policy_fall_together(part, update, updates):
-    """Halved after two critic updates, of which the policy sees every second one."""
+    """Held for four critic updates, halved after two more; the policy sees every second one."""
 
     def moved(config):
         state = initial(config)
@@ -256,14 +256,14 @@ def test_step_sizes_of_critics_and_policy_fall_together(part, update, updates):
         after, _ = update(state._replace(**{f"{part}_opt": aged}), batch(), jax.random.key(0), config, SPEC)
         return jax.tree.map(jnp.subtract, getattr(after, part), getattr(state, part))
 
-    full, half = moved(CONFIG), moved(with_(learning_rate_halved_after=2.0, policy_every=2))
+    full, half = moved(CONFIG), moved(with_(learning_rate_held_for=4.0, policy_every=2))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(0.5 * x, y, atol=1e-6), full, half)
     assert not same(full, half)
 
 
 def test_step_size_must_fall():
-    with pytest.raises(ConfigurationError, match="learning_rate_halved_after must be positive, or None, got 0"):
-        sac.validate(with_(learning_rate_halved_after=0.0))
+    with pytest.raises(ConfigurationError, match="learning_rate_held_for must be positive, or None, got 0"):
+        sac.validate(with_(learning_rate_held_for=0.0))
 
 
 def test_deterministic_actions_come_from_the_average_policy():
