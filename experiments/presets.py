@@ -24,15 +24,19 @@ MIXTURES = {
     "cheetah_3task": 3,
     "cheetah_dir_vel_to_goal": 3,
 }
-"""Components K of the benchmarks with several base tasks; 1 elsewhere."""
+"""Base tasks of the whole benchmarks that have several, of which `only` may leave fewer: components K of `paper`."""
 
 PAPER_SCHEDULE = {"cheetah_multitask": (3001, 70), "ant_multitask": (2001, 90)}
 """(epochs, tasks per epoch) where they differ from cheetah_vel's."""
 
 
+def _base_tasks(spec: EnvSpec) -> int:
+    return MIXTURES.get(spec.name, len(spec.families))
+
+
 def paper(spec: EnvSpec) -> tuple[moss.Config, trainer.Config, int]:
     """The paper's table: agent, data, epochs."""
-    k = MIXTURES.get(spec.name, 1)
+    k = _base_tasks(spec)
     epochs, tasks_per_epoch = PAPER_SCHEDULE.get(spec.name, (501, 30))
     window = min(64, spec.horizon)
     trajectory = k == 1
@@ -78,7 +82,7 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
     Ants differ: see `_of_ant`.
     """
     env, horizon = spec.name, spec.horizon
-    several = env in MIXTURES
+    several = _base_tasks(spec) > 1
     small_steps = several or env in GOALS
     ant = env.startswith("ant")
     steps_per_epoch = (2 if ant else 1) * STEPS_PER_EPOCH
@@ -112,7 +116,7 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
             discount=0.985 if several else 0.97,
             target_rate=0.02,
             alpha=0.05,
-            automatic_entropy_tuning=env not in FIXED_TEMPERATURE,
+            automatic_entropy_tuning=not several and env not in FIXED_TEMPERATURE,
             target_entropy=-1.0,
             max_grad_norm=None,
             policy_every=2,
@@ -207,7 +211,7 @@ def timrl(preset: str, spec: EnvSpec) -> tuple[timrl_agent.Config, trainer.Confi
         base.vae,
         num_components=max(2, len(timrl_agent.classes(spec))),
         decode="trajectory",
-        elbo_steps=16 if preset == "fast" and spec.name in MIXTURES else None,
+        elbo_steps=16 if preset == "fast" and _base_tasks(spec) > 1 else None,
         contrastive_weight=0.0,
         use_separated_prior=True,
     )

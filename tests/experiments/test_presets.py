@@ -6,6 +6,7 @@ from envs import make
 from experiments import presets
 from metarl_jax.agents import cemrl, moss, timrl
 from metarl_jax.training.checkpoint import Checkpoints, structure
+from tests import helpers
 
 
 @pytest.mark.parametrize("preset", presets.PRESETS)
@@ -25,3 +26,11 @@ def test_what_a_preset_learns_can_be_stored(algorithm, settings, benchmark, pres
     store.save(1, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), {"epoch": 1})
     restored, _ = store.restore(shapes)
     assert structure(restored) == structure(shapes)
+
+
+def test_base_tasks_are_counted_where_a_benchmark_is_not_known():
+    one, three = (helpers.spec("own", families=names) for names in (("run",), ("run", "jump", "flip")))
+    assert [presets.paper(spec)[0].vae.num_components for spec in (one, three)] == [1, 3]
+    assert [presets.fast(spec)[0].sac.automatic_entropy_tuning for spec in (one, three)] == [True, False]
+    part = make("cheetah_multitask", only="jump").spec
+    assert presets.fast(part) == presets.fast(make("cheetah_multitask").spec)
