@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 import jax
 
 from metarl_jax.errors import ConfigurationError
+from metarl_jax.training.compilation import num_cpus
 from metarl_jax.training.logging import write_json
 from metarl_jax.training.loop import Experiment
 
@@ -68,6 +69,7 @@ def describe(path: Path, algorithm: str, config: Any, experiment: Experiment) ->
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
         "commit": commit(),
         "devices": [d.device_kind for d in jax.devices()],
+        "cpu_cores": num_cpus(),
         "machine": platform.machine(),
     }
     write_json(path / "config.json", content)

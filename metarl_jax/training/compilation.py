@@ -40,11 +40,15 @@ def enable_cache() -> Path | None:
     return cache
 
 
+def num_cpus() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def compile_all(programs: Sequence[Lowered]) -> list[Compiled]:
     """Compile programs side by side, as many at once as this process has CPUs.
 
     On one CPU five at once took a quarter more CPU time than one after another.
     """
-    num_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ThreadPoolExecutor(num_cpus) as threads:
+    with ThreadPoolExecutor(num_cpus()) as threads:
         return list(threads.map(lambda program: program.compile(), programs))

@@ -189,6 +189,7 @@ class _Run:
         budget += [f"{config.minutes:g} min"] if config.minutes else []
         return dict(description) | {
             "devices": ", ".join(str(d) for d in jax.devices()),
+            "CPU cores": compilation.num_cpus(),
             "base tasks": ", ".join(self.spec.families),
             "held-out episodes": f"{len(self.tasks.family)} at a time",
             "replay": guard.gigabytes(self.trainer.replay_bytes),
