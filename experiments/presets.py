@@ -58,6 +58,10 @@ episodes of the same task."""
 RELATIVE_ERRORS = ("cheetah_multitask", "cheetah_eight")
 """Benchmarks whose rewards are errors relative to what is asked for: resting pays -1 in all of their tasks."""
 
+HELD_FOR = {"cheetah_vel": (200_000, 8_000)} | dict.fromkeys(RELATIVE_ERRORS, (450_000, 60_000))
+"""Updates of SAC and of the VAE for which `fast` holds their step sizes, where they fall after that: what is left to
+gain late is lost in noise there."""
+
 STEPS_PER_EPOCH = 5_000
 """Env steps that `fast` collects per epoch; twice as many of an ant."""
 
@@ -76,10 +80,9 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
     tasks are less than one each), and goals 25 m away a longer view; they share the dynamics too, so that the reward's
     error counts most; and twice the VAE updates. There is one Gaussian even then: four returned less in the same time.
     Critics are told the task: they would have to learn to read a belief that is still forming. Where resting pays -1
-    per step whatever the task, falling over pays little less, so that bodies dare to run, critics are told what actions
-    cost, which is lost among larger values, and step sizes fall in the end: what is left to gain late is lost in noise.
-    Where a step changes little of what is paid, encoders are told that change, and rewards as if actions were free.
-    Ants differ: see `_of_ant`.
+    per step whatever the task, falling over pays little less, so that bodies dare to run, and critics are told what
+    actions cost, which is lost among larger values. Where a step changes little of what is paid, encoders are told that
+    change, and rewards as if actions were free. Ants differ: see `_of_ant`.
     """
     env, horizon = spec.name, spec.horizon
     several = _base_tasks(spec) > 1
@@ -89,6 +92,7 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
     vae_window = min(64, horizon)
     sac_updates = 800 if several and not ant else 1_600
     floor = (-1.5,) if env in RELATIVE_ERRORS else ()
+    sac_held_for, vae_held_for = HELD_FOR.get(env, (None, None))
     agent = moss.Config(
         vae=gmm_vae.Config(
             gross_reward=small_steps,
@@ -100,7 +104,7 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
             reward_decoder_sizes=(64, 64),
             decode="task" if (several or env in GOALS) and spec.stationary else "trajectory" if several else "next",
             learning_rate=2e-3,
-            learning_rate_held_for=60_000 if env in RELATIVE_ERRORS else None,
+            learning_rate_held_for=vae_held_for,
             max_grad_norm=1.0 if several else None,
             batch_size=1_024 // vae_window,
             kl_z_weight=0.005 if several else 0.05,
@@ -111,7 +115,7 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
         sac=sac.Config(
             hidden_sizes=(128, 128),
             learning_rate=1e-3,
-            learning_rate_held_for=450_000 if env in RELATIVE_ERRORS else None,
+            learning_rate_held_for=sac_held_for,
             batch_size=256 if several else 64,
             discount=0.985 if several else 0.97,
             target_rate=0.02,
