@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import errno
 import io
 import itertools
 import re
@@ -26,6 +27,8 @@ MAY_CHANGE = {"epochs", "minutes", "eval_every", "save_every", "resume", "wandb"
 """Fields that a resumed run may give new values."""
 USAGE = 2
 """Exit code of a wrong input."""
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system calls a full disk, or a user's full share of it."""
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C stopped, where that is not a run, which ends in good order."""
 
@@ -48,12 +51,21 @@ def main(module: Any, argv: Sequence[str] | None = None) -> int:
 
 
 def guarded(command: Callable[[], int]) -> int:
-    """Turn wrong inputs into one line on stderr and exit code 2; show warnings as one line too."""
+    """Turn wrong inputs, and a full disk, into one line on stderr and exit code 2; show warnings as one line too."""
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
         return command()
     except (ConfigurationError, envs.ConfigurationError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return USAGE
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(
+            f"error: {error.strerror}{where}: free some; a run goes on from its last save with --resume",
+            file=sys.stderr,
+        )
         return USAGE
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -1,7 +1,12 @@
 """Checkpoints that hold everything, survive a kill at any instant, and are never trusted blindly."""
 
+import contextlib
+import errno
+import logging
+import os
 import warnings
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,13 +59,20 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def save(self, epoch: int, state: Any, info: dict[str, Any]) -> None:
-        """Write the whole `state`, and `info`, which must be JSON."""
+        """Write the whole `state`, and `info`, which must be JSON.
+
+        Raises:
+          OSError: the disk is full. The checkpoints before are as they were.
+        """
         info = info | {"checksum": checksum(state)}
-        with _quiet():
-            self._manager.save(
-                epoch,
-                args=ocp.args.Composite(state=ocp.args.StandardSave(_stored(state)), info=ocp.args.JsonSave(info)),
-            )
+        args = ocp.args.Composite(state=ocp.args.StandardSave(_stored(state)), info=ocp.args.JsonSave(info))
+        try:
+            with _quiet():
+                self._manager.save(epoch, args=args)
+        except ValueError as error:  # the storage's name for it
+            if os.strerror(errno.ENOSPC) not in str(error):
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.directory)) from error
 
     def restore(self, template: Any, discard: bool = False) -> tuple[Any, dict[str, Any]] | None:
         """The newest checkpoint that is whole, with a one-line warning for each that is not.
@@ -139,6 +151,13 @@ def _on_device(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def _quiet() -> warnings.catch_warnings:
-    """Orbax warns of its own internals."""
-    return warnings.catch_warnings(action="ignore")
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax warns of its own internals, and logs the tracebacks of what it raises anyway."""
+    logger = logging.getLogger("absl")
+    logger.disabled, before = True, logger.disabled
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logger.disabled = before

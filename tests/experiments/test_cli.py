@@ -1,5 +1,8 @@
+import errno
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,6 +87,20 @@ def test_a_replay_that_does_not_fit_leaves_nothing_behind(capsys, tmp_path, monk
     monkeypatch.setattr(guard, "available_memory", lambda: 1000)
     assert "does not fit" in fails(capsys, train, f"--run_dir={tmp_path / 'run'}")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_one_line(capsys):
+    def full():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "run/checkpoints")
+
+    assert cli.guarded(full) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: No space left on device (run/checkpoints): free some") and said.count("\n") == 1
+
+
+def test_other_system_errors_are_not_hidden():
+    with pytest.raises(FileNotFoundError):
+        cli.guarded(lambda: Path("no such file").read_text())
 
 
 def test_a_run_is_never_overwritten(capsys, trained):

@@ -1,3 +1,4 @@
+import errno
 import os
 import warnings
 from pathlib import Path
@@ -91,6 +92,18 @@ def test_damage_falls_back_to_the_one_before(checkpoints, damage):
 def test_a_save_that_was_cut_short_is_invisible(checkpoints):
     (checkpoints / "3").rename(checkpoints / "3.orbax-checkpoint-tmp-0")
     assert Checkpoints(checkpoints).restore(template())[1]["epoch"] == 2
+
+
+def test_a_full_disk_is_called_that(checkpoints, monkeypatch):
+    def full(*_, **__):
+        raise ValueError("RESOURCE_EXHAUSTED: Failed to write 656018 bytes to file 21: No space left on device")
+
+    store = Checkpoints(checkpoints)
+    monkeypatch.setattr(store._manager, "save", full)
+    with pytest.raises(OSError, match=str(checkpoints)) as caught:
+        store.save(4, state(4.0), {"epoch": 4})
+    assert caught.value.errno == errno.ENOSPC
+    assert store.restore(template())[1]["epoch"] == 3
 
 
 def test_reading_deletes_nothing(checkpoints):
