@@ -38,6 +38,9 @@ class Config:
     reward_floor: tuple[float, ...] = ()
     """SAC takes rewards below this for this, so that what a fall costs keeps no policy from trying, and is not most of
     what critics learn. One for all base tasks, or one for each in their order; empty: there is none."""
+    hold_belief: bool = False
+    """Critics value the next state under the belief before the step, as TIGR's and CEMRL's codes do, rather than after
+    it. What a step reveals then leaves no error behind; without `privileged_critics` it is most of their loss."""
     scale_rate: float = 1.0
     """How far these statistics move towards each pool's; 1: they are the newest pool's. What a pool's differ by from
     the last one's is noise in what the policy is told."""
@@ -225,7 +228,7 @@ def pool(
         action=windows.action,
         reward=reward,
         next_obs=seen(config, scale, windows.next_obs)[..., :own_obs_size],
-        next_belief=after,
+        next_belief=before if config.hold_belief else after,
         terminated=windows.terminated,
         weight=windows.valid.astype(jnp.float32),
     )
