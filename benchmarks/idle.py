@@ -41,7 +41,7 @@ def idle(action_size: int) -> Agent:
         begin=lambda state, n: jnp.zeros((n, 0)),
         act=lambda state, obs, memory, key, explore: jnp.zeros((obs.shape[0], action_size)),
         observe=lambda state, memory, transition: memory,
-        update=lambda state, replay, key: (state, {}),
+        parts={},
         describe=lambda state, memory: {"belief": memory, "component": jnp.ones((memory.shape[0], 1))},
     )
 

@@ -23,7 +23,7 @@ from metarl_jax.agents import reactive
 from metarl_jax.data import offline, offline_file
 from metarl_jax.data.offline_file import reading
 from metarl_jax.errors import ConfigurationError
-from metarl_jax.training import collection, compilation, guard, interrupt, trainer
+from metarl_jax.training import collection, compilation, epochs, guard, interrupt, trainer
 from metarl_jax.training.checkpoint import Checkpoints
 from metarl_jax.training.collection import Behaviour, Collector
 from metarl_jax.training.logging import Terminal, write_json
@@ -183,8 +183,9 @@ class _Run:
         self.terminal.say("compiling ...")
         started = time.monotonic()
         self.init = jax.jit(self.collector.init)
-        self.learn = jax.jit(self.collector.epoch, donate_argnums=0).lower(shapes).compile()
-        self.behave = jax.jit(self.collector.behave).lower(shapes, self.key_behave).compile()
+        behave = jax.jit(self.collector.behave).lower(shapes, self.key_behave)
+        *programs, self.behave = compilation.compile_all([*epochs.lower(self.collector.epoch, shapes), behave])
+        self.learn = epochs.assemble(self.collector.epoch, programs)
         self.terminal.say(f"compiled in {time.monotonic() - started:.1f} s")
 
     def train(self) -> int:
@@ -194,8 +195,8 @@ class _Run:
             if self.signal.signum:
                 return self._interrupted()
             began = time.monotonic()
-            self.state, metrics = self.learn(self.state)
-            metrics = {name: np.asarray(x, float) for name, x in jax.device_get(metrics).items()}
+            self.state, measured = self.learn(self.state)
+            metrics = {name: np.asarray(x, float) for name, x in jax.device_get(measured).items()}
             means = {name: x.mean() for name, x in metrics.items()}
             seconds = time.monotonic() - began
             self.epoch += 1

@@ -4,16 +4,20 @@ Axes: `T` time, `E` environment (lane), `N` window or test task, `B` batch, `K` 
 `D` latent, `S` seed.
 """
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 Params = Any
 """A pytree of network parameters."""
 Metrics = dict[str, jax.Array]
 """Scalars, or arrays whose meaning their name states."""
+Changes = dict[str, Any]
+"""New values of some fields of an agent's state."""
 
 
 class Task(Protocol):
@@ -121,8 +125,10 @@ class Agent(NamedTuple):
     """(state, obs [n, obs], memory, key, explore: bool) -> action [n, act] in [-1, 1]."""
     observe: Callable[[Any, Any, Transition], Any]
     """(state, memory, transition [n]) -> the memories after it."""
-    update: Callable[[Any, Any, PRNGKeyArray], tuple[Any, Metrics]]
-    """(state, replay, key) -> one epoch of learning."""
+    parts: Mapping[str, Callable[[Any, Any, PRNGKeyArray], tuple[Changes, Metrics]]]
+    """By name, the longest first: (state, replay, key) -> the fields that an epoch of this part's learning changes, and
+    metrics, of which `updates` counts its gradient steps. All parts read the state as it was before the epoch, and no
+    two change the same field, so they may run side by side."""
     describe: Callable[[Any, Any], dict[str, jax.Array]]
     """(state, memory) -> what the memory believes, for reports: `belief` [n, b] and `component` [n, K]; where
     attention formed it, also `attention` [n, L, H]: how much each of L layers looked at the last H transitions."""
@@ -130,6 +136,22 @@ class Agent(NamedTuple):
     """(task) -> the component that stands for a task's class, where that is learnt from labels; None elsewhere."""
     recall: Callable[[Any, Any], Any] | None = None
     """(state, stored transitions [n, N]) -> memories [n, ...] that have seen them; None where only `observe` can."""
+
+    def update(self, state: Any, replay: Any, key: PRNGKeyArray) -> tuple[Any, Metrics]:
+        """One epoch of learning: all parts."""
+        keys = jax.random.split(key, len(self.parts))
+        return changed(state, [part(state, replay, k) for part, k in zip(self.parts.values(), keys, strict=True)])
+
+
+def changed(state: Any, learnt: Iterable[tuple[Changes, Metrics]]) -> tuple[Any, Metrics]:
+    """An agent's state after an epoch of each of its parts, and their metrics; `updates` add up."""
+    updates = jnp.zeros((), jnp.int32)
+    merged: Metrics = {}
+    for changes, metrics in learnt:
+        state = state._replace(**changes)
+        merged |= metrics
+        updates += metrics["updates"]
+    return state, merged | {"updates": updates}
 
 
 class Evaluation(NamedTuple):
@@ -169,11 +191,27 @@ class TrainState(NamedTuple):
     env_steps: Int[Array, ""]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Epoch:
+    """An epoch of training as pure functions of the state before it."""
+
+    parts: Mapping[str, Callable[..., Any]]
+    """By name, the longest first: (state, *constants) -> what the part brings. None needs what another brings, so they
+    run in any order, or side by side; none gives the replay back, so it must not be donated to them."""
+    finish: Callable[[TrainState, Mapping[str, Any]], tuple[TrainState, Metrics]]
+    """(state, what each part brings) -> the state after the epoch, and metrics: scalars, of which `updates` counts
+    gradient steps. Short. Donate the state to it, or the replay is copied."""
+
+    def __call__(self, state: TrainState, *constants: Any) -> tuple[TrainState, Metrics]:
+        """All of it, one after another. As one program XLA copies the replay: `training.epochs` compiles several."""
+        return self.finish(state, {name: part(state, *constants) for name, part in self.parts.items()})
+
+
 class Trainer(NamedTuple):
     """A training run as pure functions. With `num_seeds` S, every leaf of every result has a leading axis S.
 
-    `init` and `epoch` are whole; `create`, `fill`, `collect` and `learn` are what they consist of, for whoever compiles
-    them one by one: JAX keeps no compiled program that calls back into the host, as simulations on a CPU do.
+    `init` is whole; `create` and `fill` are what it consists of, for whoever compiles them one by one: JAX keeps no
+    compiled program that calls back into the host, as simulations on a CPU do.
     """
 
     num_seeds: int
@@ -181,11 +219,8 @@ class Trainer(NamedTuple):
     """(key) -> a state that has seen nothing."""
     fill: Callable[[TrainState], TrainState]
     """(state) -> the state with the first random data, if the algorithm wants any."""
-    collect: Callable[..., tuple[TrainState, Metrics]]
-    """(state, *constants) -> the state with an epoch's new data, and `train_return`."""
-    learn: Callable[..., tuple[TrainState, Metrics]]
-    """(state, *constants) -> the state after an epoch's gradient steps; `updates` counts them. Metrics are scalars (per
-    seed)."""
+    epoch: Epoch
+    """(state, *constants) -> the state after an epoch, and metrics (per seed)."""
     evaluate: Callable[..., Evaluation]
     """(state, key, *constants) -> K consecutive episodes on every task of evaluations, deterministic policy."""
     env_steps_per_epoch: int
@@ -198,9 +233,3 @@ class Trainer(NamedTuple):
     def init(self, key: PRNGKeyArray) -> TrainState:
         """The initial state."""
         return self.fill(self.create(key))
-
-    def epoch(self, state: TrainState, *constants: Any) -> tuple[TrainState, Metrics]:
-        """One epoch: collect, learn."""
-        state, collected = self.collect(state, *constants)
-        state, learnt = self.learn(state, *constants)
-        return state, collected | learnt

@@ -106,6 +106,10 @@ class Memory(NamedTuple):
     paid: jax.Array
 
 
+class Learnt(NamedTuple):
+    weight: jax.Array
+
+
 def counting_agent() -> Agent:
     """Remembers how many transitions it has seen and what they paid; acts 0.5, or at random; learns the mean reward."""
 
@@ -121,14 +125,14 @@ def counting_agent() -> Agent:
     def describe(state, memory):
         return {"belief": jnp.stack([memory.steps, memory.paid], -1), "component": jnp.ones((*memory.steps.shape, 1))}
 
-    def update(state, replay, key):
-        state = {"weight": 0.9 * state["weight"] + 0.1 * replay.moments.mean.reward + 0.01 * jax.random.normal(key)}
-        return state, {"weight": state["weight"], "updates": jnp.asarray(1)}
+    def learn(state, replay, key):
+        weight = 0.9 * state.weight + 0.1 * replay.moments.mean.reward + 0.01 * jax.random.normal(key)
+        return {"weight": weight}, {"weight": weight, "updates": jnp.asarray(1)}
 
     def init(key):
-        return {"weight": jax.random.normal(key)}
+        return Learnt(jax.random.normal(key))
 
-    return Agent(init=init, begin=begin, act=act, observe=observe, update=update, describe=describe)
+    return Agent(init=init, begin=begin, act=act, observe=observe, parts={"learning": learn}, describe=describe)
 
 
 def transitions(seed: int, *lead: int, num_tasks: int = 2) -> Transition:

@@ -16,7 +16,7 @@ from envs.core import Task
 from experiments import cli
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training.loop import Experiment, RunConfig
-from metarl_jax.types import Evaluation, Trainer, TrainState
+from metarl_jax.types import Epoch, Evaluation, Trainer, TrainState
 from tests.helpers import spec
 
 STEPS = 20
@@ -37,17 +37,20 @@ def trainer(seeds: int = 1, episodes: int = 1, nan_at: int = -1, period: int | N
         return jax.vmap(lambda k: state._replace(key=k))(jax.random.split(key, seeds))
 
     def collect(state):
-        loss = jnp.mean((state.agent["weight"] - 2.0) ** 2)
-        replay = state.replay.at[state.epoch % 50].set(state.agent["weight"][0])
-        return state._replace(replay=replay, env_steps=state.env_steps + 100), {"train_return": -loss}
+        return state.agent["weight"][0], jnp.mean((state.agent["weight"] - 2.0) ** 2)
 
     def learn(state):
         key, noise = jax.random.split(state.key)
         loss = jnp.where(state.epoch + 1 == nan_at, jnp.nan, jnp.mean((state.agent["weight"] - 2.0) ** 2))
         weight = state.agent["weight"] + RATE * (2.0 - state.agent["weight"]) + 0.01 * jax.random.normal(noise, (3,))
-        metrics = {"updates": jnp.asarray(8), "vae_loss": loss, "critic_loss": loss / 2}
-        agent = {"weight": weight + 0.0 * loss}
-        return state._replace(agent=agent, key=key, epoch=state.epoch + 1), metrics
+        return weight + 0.0 * loss, loss, key
+
+    def finish(state, brought):
+        row, distance = brought["collection"]
+        weight, loss, key = brought["learning"]
+        replay = state.replay.at[state.epoch % 50].set(row)
+        metrics = {"updates": jnp.asarray(8), "vae_loss": loss, "critic_loss": loss / 2, "train_return": -distance}
+        return TrainState({"weight": weight}, replay, key, state.epoch + 1, state.env_steps + 100), metrics
 
     def evaluate(state, key):
         shape = (episodes, STEPS, len(TASKS.family))
@@ -62,8 +65,7 @@ def trainer(seeds: int = 1, episodes: int = 1, nan_at: int = -1, period: int | N
         num_seeds=seeds,
         create=create,
         fill=lambda state: state,
-        collect=jax.vmap(collect),
-        learn=jax.vmap(learn),
+        epoch=Epoch({"learning": jax.vmap(learn), "collection": jax.vmap(collect)}, jax.vmap(finish)),
         evaluate=lambda state, key: jax.vmap(evaluate)(state, jax.random.split(key, seeds)),
         env_steps_per_epoch=100,
         replay_bytes=seeds * 50 * 7 * 4,

@@ -1,13 +1,13 @@
 """CEMRL-style inference on MoSS's loop: every recent transition votes for the task, whatever their order; SAC acts."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from metarl_jax.agents import belief_forms, control
+from metarl_jax.agents import belief_forms, control, inference
 from metarl_jax.data import statistics
 from metarl_jax.data.replay import Replay, unscaled
 from metarl_jax.data.statistics import Scale
@@ -15,7 +15,7 @@ from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import context_vae, sac
 from metarl_jax.learners.context_vae import Config as VAEConfig
 from metarl_jax.networks.mixture import Mixture, most_likely
-from metarl_jax.types import Agent, EnvSpec, Metrics, Transition
+from metarl_jax.types import Agent, Changes, EnvSpec, Metrics, Transition
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +33,10 @@ class State(NamedTuple):
 
     vae: context_vae.State
     sac: sac.State
+    acting_encoder: Any
+    """The VAE's as the last epoch found it: SAC's last beliefs are its, and so are those that the policy acts on."""
     scale: Scale
-    """Of observations, actions and rewards, for encoder and decoder."""
+    """Of observations, actions and rewards, for the acting encoder and the policy."""
     belief_scale: Scale
     task_scale: Scale
     """Of what critics alone are told."""
@@ -52,7 +54,7 @@ class Memory(NamedTuple):
 def validate(config: Config, spec: EnvSpec) -> None:
     """Raise `ConfigurationError` for settings that contradict each other or the benchmark."""
     control.validate(config, spec)
-    control.check_vae(config.vae, spec)
+    inference.validate(config.vae, spec)
     if config.belief not in belief_forms.FORMS:
         raise ConfigurationError(f"unknown belief {config.belief!r}: choose {', '.join(belief_forms.FORMS)}")
     if config.vae.context < 1:
@@ -72,8 +74,10 @@ def make(config: Config, spec: EnvSpec) -> Agent:
 
     def init(key: PRNGKeyArray) -> State:
         key_vae, key_sac = jax.random.split(key)
+        vae = context_vae.init(key_vae, config.vae, vae_spec)
         return State(
-            vae=context_vae.init(key_vae, config.vae, vae_spec),
+            vae=vae,
+            acting_encoder=jax.tree.map(jnp.copy, vae.encoder),  # a copy, so that all can be donated
             scale=unscaled(spec.obs_size, spec.action_size),
             num_epochs=jnp.zeros((), jnp.int32),
             **control.init(key_sac, config, sac_spec)._asdict(),
@@ -95,7 +99,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         return sac.act(state.sac, config.sac, sac_spec, obs, belief, key, explore)
 
     def observe(state: State, memory: Memory, transition: Transition) -> Memory:
-        recent = context_vae.step(state.vae.encoder, config.vae, vae_spec, state.scale, memory.recent, transition)
+        recent = context_vae.step(state.acting_encoder, config.vae, vae_spec, state.scale, memory.recent, transition)
         return Memory(recent, read(state, context_vae.mixture(recent), jax.random.key(0)))
 
     def describe(state: State, memory: Memory) -> dict[str, jax.Array]:
@@ -105,32 +109,30 @@ def make(config: Config, spec: EnvSpec) -> Agent:
             belief = state.belief_scale.apply(most_likely(q)[0])
         return {"belief": belief, "component": jax.nn.softmax(q.logits)}
 
-    def train_vae(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
+    def learn_inference(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[Changes, Metrics]:
         """An epoch's VAE updates on fresh windows."""
         scale = statistics.scale(replay.moments)
 
         def step(vae: context_vae.State, windows: Transition, siblings: Transition | None, key: PRNGKeyArray):
             return context_vae.train_step(vae, windows, key, config.vae, vae_spec, scale, siblings)
 
-        num = control.num_vae_updates(config, state.num_epochs)
-        vae, metrics = control.train_vae(config, config.vae, step, state.vae, replay, num, key)
-        return state._replace(vae=vae, scale=scale), metrics
+        num = inference.num_updates(config, state.num_epochs)
+        vae, metrics = inference.train(config, config.vae, step, state.vae, replay, num, key)
+        return {"vae": vae}, metrics | {"updates": num}
 
     def make_pool(state: State, replay: Replay, key: PRNGKeyArray) -> sac.Batch:
         key_sample, key_before, key_after = jax.random.split(key, 3)
         windows = control.fresh_windows(config, replay, key_sample)
-        beliefs = context_vae.infer(state.vae.encoder, config.vae, vae_spec, state.scale, windows)
+        beliefs = context_vae.infer(state.acting_encoder, config.vae, vae_spec, state.scale, windows)
         before = belief_forms.vector(config.belief, beliefs.before, key_before)
         after = belief_forms.vector(config.belief, beliefs.after, key_after)
         return control.pool(config, spec, state.scale, windows, before, after)
 
-    def update(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
-        key_vae, key_sac = jax.random.split(key)
-        state, vae_metrics = train_vae(state, replay, key_vae)
-        updates = control.num_vae_updates(config, state.num_epochs) + config.sac_updates
-        state, sac_metrics = control.finish_epoch(
-            config, sac_spec, state, lambda k: make_pool(state, replay, k), key_sac
-        )
-        return state, vae_metrics | sac_metrics | {"updates": updates}
+    def learn_control(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[Changes, Metrics]:
+        """An epoch's SAC updates on the beliefs of the encoder as the epoch finds it."""
+        acting = {"acting_encoder": state.vae.encoder, "scale": statistics.scale(replay.moments)}
+        waits = inference.learns(config)
+        return control.epoch(config, sac_spec, state, acting, lambda s, k: make_pool(s, replay, k), waits, key)
 
-    return Agent(init, begin, act, observe, update, describe)
+    parts = {"control": learn_control, "inference": learn_inference}
+    return Agent(init, begin, act, observe, parts, describe)

@@ -22,7 +22,7 @@ from metarl_jax.learners import brac, context_encoder
 from metarl_jax.learners.brac import Config as BRACConfig
 from metarl_jax.learners.context_encoder import Config as EncoderConfig
 from metarl_jax.learners.context_encoder import Context
-from metarl_jax.types import Agent, EnvSpec, Metrics, Transition
+from metarl_jax.types import Agent, Changes, EnvSpec, Metrics, Transition
 
 
 class Method(NamedTuple):
@@ -119,7 +119,7 @@ def seen_obs(config: Config, scale: Scale, obs: Float[Array, "... O"]) -> Float[
 
 
 def make(config: Config, spec: EnvSpec, scale: Scale, train_tasks: np.ndarray) -> Agent:
-    """Assemble the agent; its `update` takes an `OfflineData`.
+    """Assemble the agent; it learns from an `OfflineData`.
 
     Args:
       config: sizes.
@@ -208,7 +208,8 @@ def make(config: Config, spec: EnvSpec, scale: Scale, train_tasks: np.ndarray) -
         control, control_metrics = brac.train_step(state.control, transitions, key_control, config.brac, control_spec)
         return State(trained, learnt, control), metrics | encoder_metrics | control_metrics
 
-    def update(state: State, data: OfflineData, key: PRNGKeyArray) -> tuple[State, Metrics]:
+    def learn(state: State, data: OfflineData, key: PRNGKeyArray) -> tuple[Changes, Metrics]:
+        """All in one part: encoder and control learn in turns, each from the other's newest."""
         if config.timeouts_terminate:
             data = data._replace(terminated=data.last)
 
@@ -217,6 +218,6 @@ def make(config: Config, spec: EnvSpec, scale: Scale, train_tasks: np.ndarray) -
             return train_step(state, draw(data, key_data), key_train)
 
         state, metrics = jax.lax.scan(body, state, jax.random.split(key, config.steps_per_epoch))
-        return state, jax.tree.map(jnp.mean, metrics) | {"updates": jnp.asarray(config.steps_per_epoch)}
+        return state._asdict(), jax.tree.map(jnp.mean, metrics) | {"updates": jnp.asarray(config.steps_per_epoch)}
 
-    return Agent(init, begin, act, observe, update, describe, recall=recall)
+    return Agent(init, begin, act, observe, {"learning": learn}, describe, recall=recall)

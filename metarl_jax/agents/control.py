@@ -1,6 +1,8 @@
 """Control on a belief: SAC over observation and belief, trained on pools of relabelled windows.
 
-What agents that infer a task by a recurrent encoder have in common, whatever infers it.
+What agents that infer a task by an encoder have in common, whatever infers it. Their epoch has two parts, which need
+nothing of each other and may run side by side: `control`, SAC on the beliefs of the encoder as the epoch finds it, and
+`inference`, which trains that encoder. The policy acts with the encoder that its last beliefs came from.
 """
 
 import dataclasses
@@ -12,12 +14,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metarl_jax.data import statistics
-from metarl_jax.data.replay import Replay, sample_siblings, sample_windows
+from metarl_jax.data.replay import Replay, sample_windows
 from metarl_jax.data.statistics import Scale
 from metarl_jax.errors import ConfigurationError
-from metarl_jax.learners import decoding, sac
+from metarl_jax.learners import sac
 from metarl_jax.learners.sac import Config as SACConfig
-from metarl_jax.types import EnvSpec, Metrics, Transition
+from metarl_jax.types import Changes, EnvSpec, Metrics, Transition
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +55,9 @@ class Config:
     vae_updates: int = 128
     """VAE updates per epoch."""
     pretrain_updates: int = 0
-    """Further VAE updates in the first epoch, before its SAC updates."""
+    """Further VAE updates in the first epoch, which has no SAC updates."""
     sac_updates: int = 2048
-    """SAC updates per epoch; 0 learns to infer tasks alone."""
+    """SAC updates per epoch, from the second on, or the first if no encoder learns; 0 learns to infer tasks alone."""
     use_trajectory_sample_sac: bool = True
     """SAC learns from all steps of a window; False: only from its last, which is any step of an episode."""
     pool_windows: int = 4
@@ -112,34 +114,6 @@ def validate(config: Config, spec: EnvSpec) -> None:
         )
 
 
-def check_vae(config: decoding.Config, spec: EnvSpec) -> None:
-    """Raise `ConfigurationError` for a setting of the VAE that is out of range, or contradicts the benchmark."""
-    if config.decode not in decoding.TARGETS:
-        raise ConfigurationError(f"unknown decode {config.decode!r}: choose {', '.join(decoding.TARGETS)}")
-    if config.decode == "task" and not spec.stationary:
-        raise ConfigurationError(
-            f"decoding other episodes of the task needs one task per episode, unlike {spec.name}: "
-            "use --vae.decode=trajectory"
-        )
-    for name in ("num_components", "latent_size", "decode_samples", "batch_size"):
-        if getattr(config, name) < 1:
-            raise ConfigurationError(f"vae.{name} must be >= 1, got {getattr(config, name)}")
-    for name, weight in vars(config).items():
-        if name.endswith("_weight") and not weight >= 0.0:
-            raise ConfigurationError(f"vae.{name} must be >= 0, got {weight}")
-    if config.learning_rate_held_for is not None and not config.learning_rate_held_for > 0.0:
-        raise ConfigurationError(
-            f"vae.learning_rate_held_for must be positive, or None, got {config.learning_rate_held_for}"
-        )
-    if config.elbo_steps is not None and config.elbo_steps < 1:
-        raise ConfigurationError(f"vae.elbo_steps must be >= 1, or None for all steps, got {config.elbo_steps}")
-
-
-def num_vae_updates(config: Config, num_epochs: Int[Array, ""]) -> Int[Array, ""]:
-    """Of this epoch: the first one's include `pretrain_updates`."""
-    return config.vae_updates + jnp.where(num_epochs == 0, config.pretrain_updates, 0)
-
-
 def repeat(
     update: Callable[[Any, PRNGKeyArray], tuple[Any, Metrics]], learner: Any, num: Int[Array, ""], key: PRNGKeyArray
 ) -> tuple[Any, Metrics]:
@@ -150,29 +124,6 @@ def repeat(
 
     no_metrics = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: update(learner, key)[1]))
     return jax.lax.fori_loop(0, num, body, (learner, no_metrics))
-
-
-def train_vae(
-    config: Config,
-    vae_config: decoding.Config,
-    train_step: Callable[[Any, Transition, Transition | None, PRNGKeyArray], tuple[Any, Metrics]],
-    vae: Any,
-    replay: Replay,
-    num: Int[Array, ""],
-    key: PRNGKeyArray,
-) -> tuple[Any, Metrics]:
-    """`num` updates (vae, windows, siblings, key) on fresh windows; siblings are other episodes of the same tasks.
-
-    They are None unless those are what beliefs decode.
-    """
-
-    def update(vae, key):
-        key_sample, key_sibling, key_train = jax.random.split(key, 3)
-        windows = sample_windows(replay, key_sample, vae_config.batch_size, config.vae_window or config.window)
-        siblings = sample_siblings(replay, key_sibling, windows) if vae_config.decode == "task" else None
-        return train_step(vae, windows, siblings, key_train)
-
-    return repeat(update, vae, num, key)
 
 
 def fresh_windows(config: Config, replay: Replay, key: PRNGKeyArray) -> Transition:
@@ -308,10 +259,33 @@ def train(
     return state, jax.tree.map(jnp.mean, metrics)
 
 
-def finish_epoch(
-    config: Config, spec: sac.Spec, state: Any, make_pool: Callable[[PRNGKeyArray], sac.Batch], key: PRNGKeyArray
-) -> tuple[Any, Metrics]:
-    """`train` for an agent's state, which has the fields of `State` and `num_epochs`: the last part of its epoch."""
+def epoch(
+    config: Config,
+    spec: sac.Spec,
+    state: Any,
+    acting: Changes,
+    make_pool: Callable[[Any, PRNGKeyArray], sac.Batch],
+    waits: bool,
+    key: PRNGKeyArray,
+) -> tuple[Changes, Metrics]:
+    """The part of an agent's epoch that trains SAC.
+
+    Args:
+      config: sizes.
+      spec: of what SAC sees.
+      state: the agent's, with the fields of `State`, `num_epochs` and those of `acting`.
+      acting: what the beliefs come from that SAC learns from now and the policy acts on from now on.
+      make_pool: (state with `acting`, key) -> transitions for `train`.
+      waits: begin in the second epoch, as what beliefs come from is untrained in the first.
+      key: of all updates.
+    """
+    state = state._replace(**acting)
     before = State(*(getattr(state, name) for name in State._fields))
-    learnt, metrics = train(config, spec, before, make_pool, state.num_epochs, key)
-    return state._replace(**learnt._asdict(), num_epochs=state.num_epochs + 1), metrics
+
+    def update(learner: State, key: PRNGKeyArray) -> tuple[State, Metrics]:
+        return train(config, spec, learner, lambda k: make_pool(state, k), state.num_epochs - waits, key)
+
+    num = (state.num_epochs >= waits).astype(jnp.int32)
+    learnt, metrics = repeat(update, before, num, key)
+    changes = acting | learnt._asdict() | {"num_epochs": state.num_epochs + 1}
+    return changes, metrics | {"updates": num * config.sac_updates}

@@ -1,13 +1,13 @@
 """MoSS: a recurrent Gaussian-mixture VAE infers the task, Bayes-adaptive SAC acts on the belief."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from metarl_jax.agents import belief_forms, control
+from metarl_jax.agents import belief_forms, control, inference
 from metarl_jax.data import statistics
 from metarl_jax.data.replay import Replay, unscaled
 from metarl_jax.data.statistics import Scale
@@ -15,7 +15,7 @@ from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import decoding, gmm_vae, sac
 from metarl_jax.learners.gmm_vae import Config as VAEConfig
 from metarl_jax.networks.mixture import Mixture
-from metarl_jax.types import Agent, EnvSpec, Metrics, Transition
+from metarl_jax.types import Agent, Changes, EnvSpec, Metrics, Transition
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +41,10 @@ class State(NamedTuple):
 
     vae: gmm_vae.State
     sac: sac.State
+    acting_encoder: Any
+    """The VAE's as the last epoch found it: SAC's last beliefs are its, and so are those that the policy acts on."""
     scale: Scale
-    """Of observations, actions and rewards, for encoder and decoder."""
+    """Of observations, actions and rewards, for the acting encoder and the policy."""
     belief_scale: Scale
     task_scale: Scale
     """Of what critics alone are told."""
@@ -75,7 +77,7 @@ def validate(config: Config, spec: EnvSpec) -> None:
     known = (*belief_forms.FORMS, "oracle")
     if config.belief not in known:
         raise ConfigurationError(f"unknown belief {config.belief!r}: choose {', '.join(known)}")
-    control.check_vae(config.vae, spec)
+    inference.validate(config.vae, spec)
     if config.vae.contrastive_weight and not spec.stationary:
         raise ConfigurationError(
             f"the contrastive loss needs one task per episode, unlike {spec.name}: use --vae.contrastive_weight=0"
@@ -104,8 +106,10 @@ def make(config: Config, spec: EnvSpec) -> Agent:
 
     def init(key: PRNGKeyArray) -> State:
         key_vae, key_sac = jax.random.split(key)
+        vae = gmm_vae.init(key_vae, config.vae, vae_spec)
         return State(
-            vae=gmm_vae.init(key_vae, config.vae, vae_spec),
+            vae=vae,
+            acting_encoder=jax.tree.map(jnp.copy, vae.encoder),  # a copy, so that all can be donated
             scale=unscaled(spec.obs_size, spec.action_size),
             num_epochs=jnp.zeros((), jnp.int32),
             **control.init(key_sac, config, sac_spec)._asdict(),
@@ -117,7 +121,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         return state.belief_scale.apply(belief_forms.vector(config.belief, q, key))
 
     def mixture(state: State, carry: jax.Array) -> Mixture:
-        return gmm_vae.mixture(state.vae.encoder, config.vae, vae_spec, carry)
+        return gmm_vae.mixture(state.acting_encoder, config.vae, vae_spec, carry)
 
     def begin(state: State, n: int) -> Memory:
         carry = gmm_vae.begin(config.vae, vae_spec, (n,))
@@ -128,7 +132,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
 
     def remember(state: State, memory: Memory, transition: Transition) -> Memory:
         """The memory with its carry, but not yet its belief, after `transition`."""
-        encoder = state.vae.encoder
+        encoder = state.acting_encoder
         if config.retain_hidden:
             return memory._replace(
                 carry=gmm_vae.step(encoder, config.vae, vae_spec, state.scale, memory.carry, transition)
@@ -167,28 +171,25 @@ def make(config: Config, spec: EnvSpec) -> Agent:
             belief = state.belief_scale.apply(gmm_vae.most_likely(q)[0])
         return {"belief": belief, "component": jax.nn.softmax(q.logits)}
 
-    def num_vae_updates(state: State) -> Int[Array, ""]:
-        return jnp.zeros((), jnp.int32) if oracle else control.num_vae_updates(config, state.num_epochs)
-
-    def train_vae(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
+    def learn_inference(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[Changes, Metrics]:
         """An epoch's VAE updates on fresh windows."""
         scale = statistics.scale(replay.moments)
 
         def step(vae: gmm_vae.State, windows: Transition, siblings: Transition | None, key: PRNGKeyArray):
             return gmm_vae.train_step(vae, windows, key, config.vae, vae_spec, scale, siblings)
 
-        num = num_vae_updates(state)
-        vae, metrics = control.train_vae(config, config.vae, step, state.vae, replay, num, key)
-        return state._replace(vae=vae, scale=scale), metrics
+        num = inference.num_updates(config, state.num_epochs)
+        vae, metrics = inference.train(config, config.vae, step, state.vae, replay, num, key)
+        return {"vae": vae}, metrics | {"updates": num}
 
     def make_pool(state: State, replay: Replay, key: PRNGKeyArray) -> sac.Batch:
-        """Transitions [P, ...] of fresh windows with the beliefs of the current encoder; beliefs not standardised."""
+        """Transitions [P, ...] of fresh windows with the acting encoder's beliefs; beliefs not standardised."""
         key_sample, key_before, key_after, key_first = jax.random.split(key, 4)
         windows = control.fresh_windows(config, replay, key_sample)
         if oracle:
             before, after = windows.obs[..., own_obs_size:], windows.next_obs[..., own_obs_size:]
         else:
-            beliefs = gmm_vae.infer(state.vae.encoder, config.vae, vae_spec, state.scale, windows)
+            beliefs = gmm_vae.infer(state.acting_encoder, config.vae, vae_spec, state.scale, windows)
             before = belief_forms.vector(config.belief, beliefs.before, key_before)
             after = belief_forms.vector(config.belief, beliefs.after, key_after)
         if not config.online_inference:
@@ -198,13 +199,11 @@ def make(config: Config, spec: EnvSpec) -> Agent:
             before = after = jnp.broadcast_to(kept, after.shape)
         return control.pool(config, spec, state.scale, windows, before, after, own_obs_size)
 
-    def update(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
-        key_vae, key_sac = jax.random.split(key)
-        state, vae_metrics = train_vae(state, replay, key_vae)
-        updates = num_vae_updates(state) + config.sac_updates
-        state, sac_metrics = control.finish_epoch(
-            config, sac_spec, state, lambda k: make_pool(state, replay, k), key_sac
-        )
-        return state, vae_metrics | sac_metrics | {"updates": updates}
+    def learn_control(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[Changes, Metrics]:
+        """An epoch's SAC updates on the beliefs of the encoder as the epoch finds it."""
+        acting = {"acting_encoder": state.vae.encoder, "scale": statistics.scale(replay.moments)}
+        waits = not oracle and inference.learns(config)
+        return control.epoch(config, sac_spec, state, acting, lambda s, k: make_pool(s, replay, k), waits, key)
 
-    return Agent(init, begin, act, observe, update, describe)
+    parts = {"control": learn_control} | ({} if oracle else {"inference": learn_inference})
+    return Agent(init, begin, act, observe, parts, describe)

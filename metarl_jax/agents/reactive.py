@@ -14,7 +14,7 @@ from metarl_jax.data.statistics import Scale
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import sac
 from metarl_jax.learners.sac import Config as SACConfig
-from metarl_jax.types import Agent, EnvSpec, Metrics
+from metarl_jax.types import Agent, Changes, EnvSpec, Metrics
 
 POOL_UPDATES = 16
 """Policy updates whose batches are drawn together."""
@@ -83,7 +83,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     def describe(state: State, memory: jax.Array) -> dict[str, jax.Array]:
         return {"belief": memory, "component": jnp.ones((*memory.shape[:-1], 1))}
 
-    def update(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
+    def learn(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[Changes, Metrics]:
         scale = statistics.scale(replay.moments)
 
         def make_pool(key: PRNGKeyArray) -> sac.Batch:
@@ -93,6 +93,6 @@ def make(config: Config, spec: EnvSpec) -> Agent:
 
         before = control.State(state.sac, nothing_known, nothing_known)
         learnt, metrics = control.train(training, sac_spec, before, make_pool, jnp.zeros((), jnp.int32), key)
-        return State(learnt.sac, scale), metrics | {"updates": jnp.asarray(config.updates)}
+        return {"sac": learnt.sac, "scale": scale}, metrics | {"updates": jnp.asarray(config.updates)}
 
-    return Agent(init, begin, act, lambda state, memory, transition: memory, update, describe)
+    return Agent(init, begin, act, lambda state, memory, transition: memory, {"control": learn}, describe)

@@ -1,13 +1,13 @@
 """TIMRL: a transformer recognises the class of a task, which picks a component of a Gaussian-mixture VAE; SAC acts."""
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from metarl_jax.agents import belief_forms, control
+from metarl_jax.agents import belief_forms, control, inference
 from metarl_jax.data import statistics
 from metarl_jax.data.replay import Replay, sample_windows, unscaled
 from metarl_jax.data.statistics import Scale
@@ -16,7 +16,7 @@ from metarl_jax.learners import gmm_vae, recognizer, sac
 from metarl_jax.learners.gmm_vae import Config as VAEConfig
 from metarl_jax.learners.recognizer import Config as RecognizerConfig
 from metarl_jax.networks.mixture import Mixture
-from metarl_jax.types import Agent, EnvSpec, Metrics, Task, Transition
+from metarl_jax.types import Agent, Changes, EnvSpec, Metrics, Task, Transition
 
 BLOCK = 64
 """Windows whose classes are recognised together: the attention of a whole pool would not fit a small memory."""
@@ -49,8 +49,12 @@ class State(NamedTuple):
     vae: gmm_vae.State
     recognizer: recognizer.State
     sac: sac.State
+    acting_encoder: Any
+    """The VAE's as the last epoch found it: SAC's last beliefs are its, and so are those that the policy acts on."""
+    acting_recognizer: Any
+    """The recogniser's parameters, likewise."""
     scale: Scale
-    """Of observations, actions and rewards, for encoder, decoder and recogniser."""
+    """Of observations, actions and rewards, for what acts."""
     belief_scale: Scale
     task_scale: Scale
     """Of what critics alone are told."""
@@ -100,7 +104,7 @@ def validate(config: Config, spec: EnvSpec) -> None:
         raise ConfigurationError(
             f"{num} classes ({', '.join(classes(spec))}) need --vae.num_components >= {num}, got {k}"
         )
-    control.check_vae(config.vae, spec)
+    inference.validate(config.vae, spec)
     if config.vae.contrastive_weight:
         raise ConfigurationError("TIMRL has no contrastive loss: use --vae.contrastive_weight=0")
     if config.vae.base_task_weight:
@@ -152,16 +156,21 @@ def make(config: Config, spec: EnvSpec) -> Agent:
 
     def init(key: PRNGKeyArray) -> State:
         key_vae, key_recognizer, key_sac = jax.random.split(key, 3)
+        vae = gmm_vae.init(key_vae, config.vae, vae_spec)
+        recogniser = recognizer.init(key_recognizer, config.recognizer, recognizer_spec)
+        acting_encoder, acting_recognizer = jax.tree.map(jnp.copy, (vae.encoder, recogniser.params))
         return State(
-            vae=gmm_vae.init(key_vae, config.vae, vae_spec),
-            recognizer=recognizer.init(key_recognizer, config.recognizer, recognizer_spec),
+            vae=vae,
+            recognizer=recogniser,
+            acting_encoder=acting_encoder,  # copies, so that all can be donated
+            acting_recognizer=acting_recognizer,
             scale=unscaled(spec.obs_size, spec.action_size),
             num_epochs=jnp.zeros((), jnp.int32),
             **control.init(key_sac, config, sac_spec)._asdict(),
         )
 
     def mixture(state: State, carry: jax.Array) -> Mixture:
-        return gmm_vae.mixture(state.vae.encoder, config.vae, vae_spec, carry)
+        return gmm_vae.mixture(state.acting_encoder, config.vae, vae_spec, carry)
 
     def read(state: State, carry: jax.Array, logits: jax.Array, key: PRNGKeyArray) -> Float[Array, "... b"]:
         """The belief: the encoder's components, the recogniser's choice among them (Eq. 10)."""
@@ -188,9 +197,9 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         return forced(config.forced_accuracy, k, class_of(spec, transition.task), transition.next_obs)
 
     def observe(state: State, memory: Memory, transition: Transition) -> Memory:
-        carry = gmm_vae.step(state.vae.encoder, config.vae, vae_spec, state.scale, memory.carry, transition)
+        carry = gmm_vae.step(state.acting_encoder, config.vae, vae_spec, state.scale, memory.carry, transition)
         after = recognizer.step(
-            state.recognizer.params, config.recognizer, recognizer_spec, state.scale, memory.recognizer, transition
+            state.acting_recognizer, config.recognizer, recognizer_spec, state.scale, memory.recognizer, transition
         )
         logits = choose(after.logits, transition)
         return Memory(carry, after, logits, read(state, carry, logits, jax.random.key(0)))
@@ -203,22 +212,22 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         attention = jnp.mean(memory.recognizer.attention, -2)  # over heads
         return {"belief": belief, "component": jax.nn.softmax(memory.logits), "attention": attention}
 
-    def train_vae(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
+    def train_vae(state: State, replay: Replay, scale: Scale, key: PRNGKeyArray) -> tuple[gmm_vae.State, Metrics]:
         """An epoch's VAE updates; the component that explains a window is given."""
-        scale = statistics.scale(replay.moments)
 
         def step(vae: gmm_vae.State, windows: Transition, siblings: Transition | None, key: PRNGKeyArray):
             component = class_of(spec, windows.task) if config.labels == "task" else None
             if config.vae_component == "recognized":
-                component = jnp.argmax(recognise(state, windows)[1], -1)
+                component = jnp.argmax(recognise(state.recognizer.params, scale, windows)[1], -1)
             return gmm_vae.train_step(vae, windows, key, config.vae, vae_spec, scale, siblings, component)
 
-        num = control.num_vae_updates(config, state.num_epochs)
-        vae, metrics = control.train_vae(config, config.vae, step, state.vae, replay, num, key)
-        return state._replace(vae=vae, scale=scale), metrics
+        num = inference.num_updates(config, state.num_epochs)
+        return inference.train(config, config.vae, step, state.vae, replay, num, key)
 
-    def train_recognizer(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
-        """The recogniser's own updates: no gradient reaches the VAE."""
+    def train_recognizer(
+        learner: recognizer.State, encoder: Any, replay: Replay, scale: Scale, key: PRNGKeyArray
+    ) -> tuple[recognizer.State, Metrics]:
+        """The recogniser's own updates: no gradient reaches the encoder."""
 
         def body(learner, key):
             key_sample, key_train = jax.random.split(key)
@@ -226,21 +235,30 @@ def make(config: Config, spec: EnvSpec) -> Agent:
             if config.labels == "task":
                 target = jax.nn.one_hot(class_of(spec, windows.task), k)
             else:
-                beliefs = gmm_vae.infer(state.vae.encoder, config.vae, vae_spec, state.scale, windows)
+                beliefs = gmm_vae.infer(encoder, config.vae, vae_spec, scale, windows)
                 target = jax.nn.softmax(beliefs.after.logits)
-            return recognizer.train_step(
-                learner, windows, target, key_train, config.recognizer, recognizer_spec, state.scale
-            )
+            return recognizer.train_step(learner, windows, target, key_train, config.recognizer, recognizer_spec, scale)
 
-        learner, metrics = jax.lax.scan(body, state.recognizer, jax.random.split(key, config.recognizer_updates))
-        return state._replace(recognizer=learner), jax.tree.map(jnp.mean, metrics)
+        learner, metrics = jax.lax.scan(body, learner, jax.random.split(key, config.recognizer_updates))
+        return learner, jax.tree.map(jnp.mean, metrics)
 
-    def recognise(state: State, windows: Transition) -> tuple[Float[Array, "T N K"], Float[Array, "T N K"]]:
+    def learn_inference(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[Changes, Metrics]:
+        """An epoch's updates of the VAE, then of the recogniser."""
+        key_vae, key_recognizer = jax.random.split(key)
+        scale = statistics.scale(replay.moments)
+        vae, vae_metrics = train_vae(state, replay, scale, key_vae)
+        learner, metrics = train_recognizer(state.recognizer, vae.encoder, replay, scale, key_recognizer)
+        updates = inference.num_updates(config, state.num_epochs) + config.recognizer_updates
+        return {"vae": vae, "recognizer": learner}, vae_metrics | metrics | {"updates": updates}
+
+    def recognise(
+        params: Any, scale: Scale, windows: Transition
+    ) -> tuple[Float[Array, "T N K"], Float[Array, "T N K"]]:
         """Logits of the chosen class before and after every step of windows [T, N]."""
 
         def window(one: Transition):
             part = jax.tree.map(lambda x: x[:, None], one)
-            found = recognizer.infer(state.recognizer.params, config.recognizer, recognizer_spec, state.scale, part)
+            found = recognizer.infer(params, config.recognizer, recognizer_spec, scale, part)
             return found.before[:, 0], found.after[:, 0]
 
         lanes_first = jax.tree.map(lambda x: x.swapaxes(0, 1), windows)
@@ -253,22 +271,18 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     def make_pool(state: State, replay: Replay, key: PRNGKeyArray) -> sac.Batch:
         key_sample, key_before, key_after = jax.random.split(key, 3)
         windows = control.fresh_windows(config, replay, key_sample)
-        beliefs = gmm_vae.infer(state.vae.encoder, config.vae, vae_spec, state.scale, windows)
-        logits_before, logits_after = recognise(state, windows)
+        beliefs = gmm_vae.infer(state.acting_encoder, config.vae, vae_spec, state.scale, windows)
+        logits_before, logits_after = recognise(state.acting_recognizer, state.scale, windows)
         before = belief_forms.vector(config.belief, beliefs.before._replace(logits=logits_before), key_before)
         after = belief_forms.vector(config.belief, beliefs.after._replace(logits=logits_after), key_after)
         return control.pool(config, spec, state.scale, windows, before, after)
 
-    def update(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[State, Metrics]:
-        key_vae, key_recognizer, key_sac = jax.random.split(key, 3)
-        state, vae_metrics = train_vae(state, replay, key_vae)
-        state, recognizer_metrics = train_recognizer(state, replay, key_recognizer)
-        vae_updates = control.num_vae_updates(config, state.num_epochs)
-        updates = vae_updates + config.recognizer_updates + config.sac_updates
-        state, sac_metrics = control.finish_epoch(
-            config, sac_spec, state, lambda k: make_pool(state, replay, k), key_sac
-        )
-        return state, vae_metrics | recognizer_metrics | sac_metrics | {"updates": updates}
+    def learn_control(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[Changes, Metrics]:
+        """An epoch's SAC updates on the beliefs of encoder and recogniser as the epoch finds them."""
+        acting = {"acting_encoder": state.vae.encoder, "acting_recognizer": state.recognizer.params}
+        acting |= {"scale": statistics.scale(replay.moments)}
+        return control.epoch(config, sac_spec, state, acting, lambda s, k: make_pool(s, replay, k), True, key)
 
     stands_for = None if config.labels == "mixture" else lambda task: class_of(spec, task)
-    return Agent(init, begin, act, observe, update, describe, stands_for)
+    parts = {"control": learn_control, "inference": learn_inference}
+    return Agent(init, begin, act, observe, parts, describe, stands_for)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from metarl_jax.data import offline, replay
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import rollout, trainer
-from metarl_jax.types import Agent, Environment, EnvSpec, Metrics, TrainState, Transition
+from metarl_jax.types import Agent, Environment, EnvSpec, Epoch, TrainState, Transition
 
 
 class Behaviour(NamedTuple):
@@ -38,7 +38,7 @@ class Collector(NamedTuple):
 
     init: Callable[[PRNGKeyArray], TrainState]
     """Includes the first data, of untrained policies."""
-    epoch: Callable[[TrainState], tuple[TrainState, Metrics]]
+    epoch: Epoch
     """Every agent collects a block of episodes and learns; metrics [G]."""
     behave: Callable[[TrainState, PRNGKeyArray], Behaviour]
     env_steps_per_epoch: int
@@ -93,7 +93,8 @@ def make(
     def learner(tasks: Any):
         return trainer.make(_OnTasks(env.spec, tasks, env.reset, env.step), agent, config)
 
-    learner(jax.tree.map(lambda x: x[0], tasks))  # wrong sizes are refused here, not when the program is traced
+    # Wrong sizes are refused here, not when the program is traced.
+    names = learner(jax.tree.map(lambda x: x[0], tasks)).epoch.parts
 
     def first(tree: Any) -> Any:
         """Without the trainer's axis of seeds."""
@@ -102,8 +103,16 @@ def make(
     def init_one(key: PRNGKeyArray, tasks: Any) -> TrainState:
         return first(learner(tasks).init(key))
 
-    def epoch_one(state: TrainState, tasks: Any) -> tuple[TrainState, Metrics]:
-        return first(learner(tasks).epoch(jax.tree.map(lambda x: x[None], state)))
+    def over_agents(function: Callable[[Epoch], Callable[..., Any]]) -> Callable[..., Any]:
+        """A function of one agent's epoch, for all of them."""
+
+        def one(tasks: Any, *args: Any) -> Any:
+            return first(function(learner(tasks).epoch)(*jax.tree.map(lambda x: x[None], args)))
+
+        return lambda *args: jax.vmap(one)(tasks, *args)
+
+    def part(name: str) -> Callable[..., Any]:
+        return over_agents(lambda epoch: epoch.parts[name])
 
     def behave_one(state: TrainState, tasks: Any, key: PRNGKeyArray) -> Behaviour:
         lanes = jax.tree.map(lambda x: jnp.repeat(x, episodes, 0), tasks)
@@ -122,7 +131,7 @@ def make(
 
     return Collector(
         init=lambda key: jax.vmap(init_one)(jax.random.split(key, num_agents), tasks),
-        epoch=lambda state: jax.vmap(epoch_one)(state, tasks),
+        epoch=Epoch({name: part(name) for name in names}, over_agents(lambda epoch: epoch.finish)),
         behave=behave,
         env_steps_per_epoch=config.num_envs * horizon,
         initial_env_steps=initial * horizon,

@@ -14,10 +14,10 @@ import numpy as np
 from metarl_jax.analysis import evaluation as evaluations
 from metarl_jax.analysis.evaluation import HeldOutTasks, Normalizer
 from metarl_jax.errors import ConfigurationError
-from metarl_jax.training import compilation, guard, interrupt, report
+from metarl_jax.training import compilation, epochs, guard, interrupt, report
 from metarl_jax.training.checkpoint import Checkpoints
 from metarl_jax.training.logging import Log, Record, Terminal, duration, write_json
-from metarl_jax.types import EnvSpec, Evaluation, Metrics, Task, Trainer, TrainState
+from metarl_jax.types import EnvSpec, Evaluation, Metrics, Task, Trainer
 
 FAILED = 1
 """Exit code of a run whose learner went non-finite."""
@@ -78,8 +78,7 @@ class Experiment(NamedTuple):
 class Programs(NamedTuple):
     """The compiled functions of a trainer."""
 
-    collect: Callable[..., tuple[TrainState, Metrics]]
-    learn: Callable[..., tuple[TrainState, Metrics]]
+    epoch: epochs.Compiled
     evaluate: Callable[..., Evaluation]
 
 
@@ -166,16 +165,15 @@ class _Run:
         self.terminal.say("compiling ...")
         started = time.monotonic()
         trainer, constants = self.trainer, self.constants
-        lowered = [
-            jax.jit(trainer.collect, donate_argnums=0).lower(shapes, *constants),
-            jax.jit(trainer.learn, donate_argnums=0).lower(shapes, *constants),
-            jax.jit(trainer.evaluate).lower(shapes, self.key_eval, *constants),
-        ]
+        lowered = epochs.lower(trainer.epoch, shapes, *constants)
+        num = len(lowered)
+        lowered.append(jax.jit(trainer.evaluate).lower(shapes, self.key_eval, *constants))
         if self.state is None:
             lowered.append(jax.jit(trainer.create).lower(self.key_init))
             lowered.append(jax.jit(trainer.fill, donate_argnums=0).lower(shapes))
-        collect, learn, evaluate, *start = compilation.compile_all(lowered)
-        self.programs = Programs(collect, learn, evaluate)
+        compiled = compilation.compile_all(lowered)
+        evaluate, *start = compiled[num:]
+        self.programs = Programs(epochs.assemble(trainer.epoch, compiled[:num]), evaluate)
         self.compile_seconds = time.monotonic() - started
         self.terminal.say(f"compiled in {self.compile_seconds:.1f} s")
         self.started = self.last_save = time.monotonic()
@@ -219,9 +217,8 @@ class _Run:
         status = self.status or ("interrupted" if self.signal.signum else "")
         while not status:
             started = time.monotonic()
-            self.state, collected = self.programs.collect(self.state, *self.constants)
-            self.state, learnt = self.programs.learn(self.state, *self.constants)
-            metrics = jax.device_get(collected | learnt)
+            self.state, metrics = self.programs.epoch(self.state, *self.constants)
+            metrics = jax.device_get(metrics)
             self.epoch_seconds = time.monotonic() - started
             self.epoch += 1
             record = self._record(metrics)

@@ -8,6 +8,7 @@
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -19,8 +20,8 @@ from metarl_jax.data import offline, statistics
 from metarl_jax.data.offline import OfflineData
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import rollout
-from metarl_jax.training.trainer import over_seeds
-from metarl_jax.types import Agent, Environment, Evaluation, Metrics, Trainer, TrainState, Transition
+from metarl_jax.training.trainer import learning, learnt, over_seeds
+from metarl_jax.types import Agent, Environment, Epoch, Evaluation, Metrics, Trainer, TrainState, Transition
 
 CONTEXTS = ("offline", "prior", "non_prior")
 FOREVER = np.iinfo(np.int32).max
@@ -109,7 +110,7 @@ def make(
 
     Args:
       env: one environment.
-      agent: its `update` learns from an `OfflineData`, its `recall` remembers an `OfflineBatch`.
+      agent: its parts learn from an `OfflineData`, its `recall` remembers an `OfflineBatch`.
       data: on the host.
       config: sizes.
       num_seeds: seeds trained at once, by vmap over whole epochs; the data is not copied.
@@ -133,13 +134,9 @@ def make(
         key, key_agent = jax.random.split(key)
         return TrainState(agent.init(key_agent), (), key, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
-    def collect(state: TrainState, data: OfflineData) -> tuple[TrainState, Metrics]:
-        return state, {"train_return": jnp.asarray(behaviour_return, jnp.float32)}
-
-    def learn(state: TrainState, data: OfflineData) -> tuple[TrainState, Metrics]:
-        key, key_update = jax.random.split(state.key)
-        agent_state, metrics = agent.update(state.agent, data, key_update)
-        return state._replace(agent=agent_state, key=key, epoch=state.epoch + 1), metrics
+    def finish(state: TrainState, brought: Mapping[str, Any]) -> tuple[TrainState, Metrics]:
+        state, metrics = learnt(agent, state, brought)
+        return state, metrics | {"train_return": jnp.asarray(behaviour_return, jnp.float32)}
 
     def memories(agent_state: Any, data: OfflineData, key: PRNGKeyArray) -> Memory:
         """What the policy knows at first, for each context and task."""
@@ -168,12 +165,16 @@ def make(
         rewards = found.rewards.reshape(*found.rewards.shape[:2], config.eval_repeats, lanes)
         return first._replace(rewards=jnp.mean(rewards, 2))
 
+    parts = learning(agent, lambda state, data: data)
+
     return Trainer(
         num_seeds=num_seeds,
         create=lambda key: over_seeds(create, num_seeds)(jax.random.split(key, num_seeds)),
         fill=lambda state: state,
-        collect=over_seeds(collect, num_seeds, shared=1),
-        learn=over_seeds(learn, num_seeds, shared=1),
+        epoch=Epoch(
+            {name: over_seeds(part, num_seeds, shared=1) for name, part in parts.items()},
+            over_seeds(finish, num_seeds),
+        ),
         evaluate=lambda state, key, data: over_seeds(evaluate, num_seeds, shared=1)(
             state, jax.random.split(key, num_seeds), data
         ),

@@ -1,16 +1,31 @@
-"""A training run as pure functions: collect, insert, learn; evaluate; and the same over a batch of seeds."""
+"""A training run as pure functions: collect and learn side by side, insert; evaluate; and the same over seeds."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
 
 from metarl_jax.data import replay
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import rollout
-from metarl_jax.types import Agent, Environment, Evaluation, Metrics, Trainer, TrainState, Transition
+from metarl_jax.types import (
+    Agent,
+    Changes,
+    Environment,
+    Epoch,
+    Evaluation,
+    Metrics,
+    Trainer,
+    TrainState,
+    Transition,
+    changed,
+)
+
+COLLECTION = "collection"
+"""The part of an epoch that plays episodes, beside those of the agent."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,44 +72,47 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> 
 
     example = example_transition(env)
 
-    def create(key: jax.Array) -> TrainState:
+    def create(key: PRNGKeyArray) -> TrainState:
         key, key_agent = jax.random.split(key)
         data = replay.init(example, config.replay_rows, horizon)
         return TrainState(agent.init(key_agent), data, key, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
-    def add(state: TrainState, num: int) -> tuple[TrainState, Transition]:
-        """The state with `num` episodes more, and their transitions [T, num, ...]."""
-        key, key_data = jax.random.split(state.key)
-        key_tasks, key_roll = jax.random.split(key_data)
+    def play(agent_state: Any, key: PRNGKeyArray, num: int) -> Transition:
+        """`num` new episodes: rows [num, T, ...]."""
+        key_tasks, key_roll = jax.random.split(key)
         tasks = env.sample_tasks(key_tasks, "train", num)
-        memory = agent.begin(state.agent, num)
-        _, unrolled = rollout.unroll(env, agent, state.agent, memory, tasks, key_roll, horizon, True)
-        rows = jax.tree.map(lambda x: x.swapaxes(0, 1), unrolled.transitions)
-        data = replay.insert(state.replay, rows)
-        return state._replace(replay=data, key=key, env_steps=state.env_steps + num * horizon), unrolled.transitions
+        memory = agent.begin(agent_state, num)
+        _, unrolled = rollout.unroll(env, agent, agent_state, memory, tasks, key_roll, horizon, True)
+        return jax.tree.map(lambda x: x.swapaxes(0, 1), unrolled.transitions)
 
-    def collect(state: TrainState) -> tuple[TrainState, Metrics]:
-        state, transitions = add(state, config.num_envs)
-        return state, {
-            "train_return": jnp.mean(rollout.first_episode_return(transitions)),
-            "diverged": jnp.sum(~transitions.valid),
-            "replay_rows": state.replay.size,
-        }
+    def insert(state: TrainState, rows: Transition) -> TrainState:
+        return state._replace(replay=replay.insert(state.replay, rows), env_steps=state.env_steps + rows.reward.size)
 
-    def learn(state: TrainState) -> tuple[TrainState, Metrics]:
-        key, key_update = jax.random.split(state.key)
-        agent_state, metrics = agent.update(state.agent, state.replay, key_update)
-        return state._replace(agent=agent_state, key=key, epoch=state.epoch + 1), metrics
+    def fill(state: TrainState) -> TrainState:
+        key, key_data = jax.random.split(state.key)
+        return insert(state._replace(key=key), play(state.agent, key_data, num_initial))
 
-    def evaluate(state: TrainState, key: jax.Array) -> Evaluation:
+    def collect(state: TrainState) -> tuple[Transition, Metrics]:
+        rows = play(state.agent, epoch_keys(agent, state)[COLLECTION], config.num_envs)
+        train_return = jnp.mean(rollout.first_episode_return(jax.tree.map(lambda x: x.swapaxes(0, 1), rows)))
+        return rows, {"train_return": train_return, "diverged": jnp.sum(~rows.valid)}
+
+    def finish(state: TrainState, brought: Mapping[str, Any]) -> tuple[TrainState, Metrics]:
+        rows, collected = brought[COLLECTION]
+        state, metrics = learnt(agent, state, brought)
+        state = insert(state, rows)
+        return state, collected | metrics | {"replay_rows": state.replay.size}
+
+    parts = learning(agent, lambda state: state.replay) | {COLLECTION: collect}
+
+    def evaluate(state: TrainState, key: PRNGKeyArray) -> Evaluation:
         return rollout.evaluate(env, agent, state.agent, key, config.eval_episodes, eval_tasks)
 
     return Trainer(
         num_seeds=num_seeds,
         create=lambda key: over_seeds(create, num_seeds)(jax.random.split(key, num_seeds)),
-        fill=over_seeds(lambda state: add(state, num_initial)[0], num_seeds),
-        collect=over_seeds(collect, num_seeds),
-        learn=over_seeds(learn, num_seeds),
+        fill=over_seeds(fill, num_seeds),
+        epoch=Epoch({name: over_seeds(part, num_seeds) for name, part in parts.items()}, over_seeds(finish, num_seeds)),
         evaluate=lambda state, key: over_seeds(evaluate, num_seeds)(state, jax.random.split(key, num_seeds)),
         env_steps_per_epoch=config.num_envs * horizon,
         replay_bytes=num_seeds * replay.num_bytes(example, config.replay_rows, horizon),
@@ -113,6 +131,30 @@ def tasks_of(env: Environment, config: Config) -> Any:
     tasks = known[config.eval_tasks]
     times = -(-config.eval_lanes // tasks.family.shape[0])
     return jax.tree.map(lambda x: jnp.concatenate([x] * times), tasks)
+
+
+def epoch_keys(agent: Agent, state: TrainState) -> dict[str, PRNGKeyArray]:
+    """The keys of an epoch's parts, by name, and `next`: that of the state after it."""
+    names = ("next", COLLECTION, *agent.parts)
+    return dict(zip(names, jax.random.split(state.key, len(names)), strict=True))
+
+
+def learning(agent: Agent, data_of: Callable[..., Any]) -> dict[str, Callable[..., tuple[Changes, Metrics]]]:
+    """An agent's parts as parts of a trainer's epoch; (state, *constants) -> the data to learn from."""
+
+    def bound(name: str) -> Callable[..., tuple[Changes, Metrics]]:
+        def part(state: TrainState, *constants: Any) -> tuple[Changes, Metrics]:
+            return agent.parts[name](state.agent, data_of(state, *constants), epoch_keys(agent, state)[name])
+
+        return part
+
+    return {name: bound(name) for name in agent.parts}
+
+
+def learnt(agent: Agent, state: TrainState, brought: Mapping[str, Any]) -> tuple[TrainState, Metrics]:
+    """The state after the epoch of which the agent's parts are done."""
+    agent_state, metrics = changed(state.agent, [brought[name] for name in agent.parts])
+    return state._replace(agent=agent_state, key=epoch_keys(agent, state)["next"], epoch=state.epoch + 1), metrics
 
 
 def over_seeds(function: Callable[..., Any], num_seeds: int, shared: int = 0) -> Callable[..., Any]:

@@ -75,7 +75,14 @@ def update(config):
 
 @functools.cache
 def updated(config):
+    """After the first epoch, in which SAC waits for the encoder."""
     return update(config)(initial(config), data(), jax.random.key(1))
+
+
+@functools.cache
+def trained(config):
+    """After two epochs: every learner has learnt."""
+    return update(config)(updated(config)[0], data(), jax.random.key(2))
 
 
 def abstract_update(config):
@@ -85,4 +92,5 @@ def abstract_update(config):
 
 @jax.jit
 def infer(state, windows):
-    return gmm_vae.infer(state.vae.encoder, CONFIG.vae, VAE_SPEC, state.scale, windows)
+    """Beliefs that the policy acts on."""
+    return gmm_vae.infer(state.acting_encoder, CONFIG.vae, VAE_SPEC, state.scale, windows)

@@ -9,7 +9,7 @@ from metarl_jax.agents import belief_forms, moss
 from metarl_jax.data import replay
 from metarl_jax.learners import gmm_vae, sac
 from metarl_jax.networks.mixture import Mixture
-from tests.agents.small_moss import CONFIG, D, K, N, agent, data, infer, initial, updated, with_
+from tests.agents.small_moss import CONFIG, D, K, N, agent, data, infer, initial, trained, with_
 from tests.helpers import HORIZON, SPEC, avals, quick_compilation, same, transitions
 
 quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
@@ -52,7 +52,7 @@ def test_deterministic_or_exploring():
 
 def test_memory_is_the_encoder_s():
     begin, act, observe, describe = functions(CONFIG)
-    state, _ = updated(CONFIG)
+    state, _ = trained(CONFIG)
     memory = observe(state, begin(state, N), STEP)
     q = jax.tree.map(lambda x: x[0], infer(state, jax.tree.map(lambda x: x[None], STEP)).after)
     mean, std = gmm_vae.most_likely(q)

@@ -17,7 +17,7 @@ from tests.agents.small_moss import (
     data,
     infer,
     initial,
-    update,
+    trained,
     updated,
     with_,
     with_sac,
@@ -37,7 +37,7 @@ def count(state):
 
 
 def test_update():
-    state, metrics = updated(CONFIG)
+    state, metrics = trained(CONFIG)
     assert finite(state) and finite(metrics)
     for part in ("encoder", "decoder"):
         assert not same(getattr(state.vae, part), getattr(initial(CONFIG).vae, part))
@@ -48,16 +48,48 @@ def test_update():
 
 def test_pretraining_is_once():
     first, _ = updated(CONFIG)
-    second, _ = update(CONFIG)(first, data(), jax.random.key(2))
+    second, _ = trained(CONFIG)
     assert [int(count(s)) for s in (initial(CONFIG), first, second)] == [0, 3 + 2, 3 + 2 + 2]
     assert [int(s.num_epochs) for s in (initial(CONFIG), first, second)] == [0, 1, 2]
 
 
 def test_number_of_updates_is_reported():
-    """`updates` counts the gradient steps taken, those before the first epoch's too."""
-    first, metrics = updated(CONFIG)
-    assert metrics["updates"] == 3 + 2 + 2
-    assert update(CONFIG)(first, data(), jax.random.key(2))[1]["updates"] == 2 + 2
+    """`updates` counts the gradient steps taken, the VAE's further ones in the first epoch too."""
+    assert updated(CONFIG)[1]["updates"] == 3 + 2
+    assert trained(CONFIG)[1]["updates"] == 2 + 2
+
+
+def test_sac_waits_for_an_encoder_that_learns():
+    """In the first epoch, whose metrics are finite and as many; without such an encoder it does not wait."""
+    state, metrics = updated(CONFIG)
+    assert same(state.sac, initial(CONFIG).sac) and same(state.belief_scale, initial(CONFIG).belief_scale)
+    assert finite(metrics) and set(metrics) == set(trained(CONFIG)[1]) and metrics["critic_loss"] == 0
+    state, metrics = updated(ONLY_SAC)
+    assert not same(state.sac.critic, initial(ONLY_SAC).sac.critic) and metrics["critic_loss"] != 0
+
+
+def test_parts_are_independent():
+    """Each reads the state before the epoch; what they change has no field in common, and is the whole update."""
+    before, keys = updated(CONFIG)[0], jax.random.split(jax.random.key(2), 2)
+    control, inference = (
+        jax.jit(part)(before, data(), key)[0] for part, key in zip(agent(CONFIG).parts.values(), keys, strict=True)
+    )
+    assert not set(control) & set(inference) and set(control) | set(inference) == set(before._fields)
+    assert same(before._replace(**inference, **control), trained(CONFIG)[0])
+
+
+def test_the_policy_acts_with_the_encoder_that_sac_learnt_with(monkeypatch):
+    """The one that the epoch found, not the one that it trained, with the scale of the data that it found."""
+    first, _ = updated(CONFIG)
+    batches, state = recorded(monkeypatch, CONFIG, first)
+    assert same(state.acting_encoder, first.vae.encoder) and not same(state.acting_encoder, state.vae.encoder)
+    assert same(state.scale, jax.jit(statistics.scale)(data().moments))
+    row, time = (batches.obs[..., i].astype(int) for i in (0, 1))
+    before, after = expected_beliefs(state, CONFIG)
+    np.testing.assert_allclose(batches.belief[-1], before[row, time][-1], atol=1e-5)
+    np.testing.assert_allclose(batches.next_belief[-1], after[row, time][-1], atol=1e-5)
+    newest, _ = expected_beliefs(state._replace(acting_encoder=state.vae.encoder), CONFIG)
+    assert np.abs(newest - before).max() > 1e-2
 
 
 @pytest.mark.parametrize("automatic", [False, True])
@@ -106,8 +138,8 @@ def test_vae_updates_leave_sac_alone():
     assert finite(metrics), "no SAC update: its metrics must not be NaN, which would stop a run"
 
 
-def recorded(monkeypatch, config):
-    """The batches that SAC gets, stacked [updates, ...], and the state they were made with."""
+def recorded(monkeypatch, config, before=None):
+    """The batches that SAC gets, stacked [updates, ...], and the state after them."""
     batches = []
 
     def step(state, batch, *_):
@@ -117,7 +149,7 @@ def recorded(monkeypatch, config):
     monkeypatch.setattr(moss.sac, "critic_step", step)
     monkeypatch.setattr(moss.sac, "policy_step", step)
     made = moss.make(config, SPEC)
-    state, _ = jax.jit(made.update)(initial(config), data(), jax.random.key(1))
+    state, _ = jax.jit(made.update)(before or initial(config), data(), jax.random.key(1))
     jax.effects_barrier()
     return jax.tree.map(lambda *x: np.stack([np.asarray(y) for y in x]), *batches), state
 

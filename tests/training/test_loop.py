@@ -14,6 +14,7 @@ import pytest
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import interrupt, loop
 from metarl_jax.training.checkpoint import Checkpoints
+from metarl_jax.types import Epoch
 from tests import toy
 
 ROOT = Path(__file__).parents[2]
@@ -74,10 +75,11 @@ def test_one_compile_per_program(tmp_path):
 
         return call
 
-    parts = {name: counted(getattr(trainer, name)) for name in ("collect", "learn", "evaluate")}
-    experiment = loop.Experiment(trainer._replace(**parts), toy.SPEC, toy.TASKS, {})
-    loop.run(experiment, loop.RunConfig(epochs=5), tmp_path, {})
-    assert len(traces) == len(set(traces)) == 3
+    parts = {name: counted(part) for name, part in trainer.epoch.parts.items()}
+    epoch = Epoch(parts, counted(trainer.epoch.finish))
+    trainer = trainer._replace(epoch=epoch, evaluate=counted(trainer.evaluate))
+    loop.run(loop.Experiment(trainer, toy.SPEC, toy.TASKS, {}), loop.RunConfig(epochs=5), tmp_path, {})
+    assert len(traces) == len(set(traces)) == len(parts) + 2 == 4
 
 
 def test_seeds_are_reported_one_by_one(tmp_path):

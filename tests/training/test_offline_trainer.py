@@ -35,14 +35,14 @@ CONFIG = offline.Config(adapt_episodes=1, eval_episodes=2, eval_repeats=2)
 def learning_agent():
     """The counting agent, which learns the mean reward of the data and recalls stored transitions."""
 
-    def update(state, data, key):
-        weight = 0.9 * state["weight"] + 0.1 * data.reward.mean() + 0.01 * jax.random.normal(key)
+    def learn(state, data, key):
+        weight = 0.9 * state.weight + 0.1 * data.reward.mean() + 0.01 * jax.random.normal(key)
         return {"weight": weight}, {"weight": weight, "updates": jnp.asarray(1)}
 
     def recall(state, batch):
         return Memory(jnp.full(batch.reward.shape[0], 100.0), batch.reward.sum(1))
 
-    return counting_agent()._replace(update=update, recall=recall)
+    return counting_agent()._replace(parts={"learning": learn}, recall=recall)
 
 
 @functools.cache
@@ -70,7 +70,7 @@ def test_seeds_share_the_data():
     t, init, epoch, evaluate, _ = made(2)
     state, metrics = epoch(init(jax.random.key(0)), *t.constants)
     assert t.replay_bytes == made(1)[0].replay_bytes and metrics["weight"].shape == (2,)
-    assert state.agent["weight"][0] != state.agent["weight"][1]
+    assert state.agent.weight[0] != state.agent.weight[1]
     assert evaluate(state, jax.random.key(0), *t.constants).rewards.shape == (2, 2, HORIZON, 3 * NUM)
 
 
