@@ -7,9 +7,9 @@
 A SAC size is the hidden layers and then the batch. Floating-point operations of SAC are counted by XLA from the
 compiled update, those of ER-TRL's train step (16 tasks x 256 transitions, 5 rounds of the GAN, 3 updates of the
 divergence's critic) are those of its matrix products; the limit is a product of square float32 matrices. Everything
-runs side by side: in each of `repeats` rounds every program runs once; the median of the rounds counts. The limit is
-that of the cores in use: products as small as those of SAC's updates run on one, so `--cores=1` tells how well they
-use it.
+runs in turns: in each of `repeats` rounds every program runs once; the median of the rounds counts. An epoch's parts
+are timed alone, and together as runs have them, in as many threads as there are cores. The limit is that of the cores
+in use: products as small as those of SAC's updates run on one, so `--cores=1` tells how well they use it.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from experiments import moss as experiment
 from metarl_jax.agents import moss
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import sac
-from metarl_jax.training import compilation, trainer
+from metarl_jax.training import compilation, epochs, trainer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,12 +61,13 @@ class Config:
     """Folder of the JSON file."""
 
 
-VARIANTS: dict[str, dict[str, int]] = {
-    "epoch": {},
-    "epoch without SAC updates": {"sac_updates": 0},
-    "epoch without updates": {"sac_updates": 0, "vae_updates": 0, "pretrain_updates": 0},
+PARTS = {
+    "control": "control: SAC and its beliefs",
+    "inference": "inference: VAE",
+    "collection": "collection",
+    "finish": "insertion in the replay",
 }
-"""Epochs that are timed: changes to the agent's configuration."""
+"""Programs of an epoch, and what the table calls them."""
 
 
 def sac_updates(size: str, spec: sac.Spec, agents: int = 1) -> Work:
@@ -101,22 +102,21 @@ def sac_updates(size: str, spec: sac.Spec, agents: int = 1) -> Work:
 
 
 def epoch_parts(env: str, preset: str) -> dict[str, Program]:
-    """The programs that an epoch consists of, with and without each kind of update, compiled; and an evaluation."""
+    """The programs that an epoch consists of, each alone; the epoch, as runs have it; an evaluation. All compiled."""
     config = experiment.presets_for(preset, env)
     world = experiment.make_env(config)
-    state = None
-    programs: dict[str, Program] = {}
-    for name, changes in VARIANTS.items():
-        agent = moss.make(dataclasses.replace(config.agent, **changes), world.spec)
-        whole = trainer.make(world, agent, config.data)
-        if state is None:
-            state = jax.jit(whole.init)(jax.random.key(0))
-            # A late epoch: no pretraining.
-            state = state._replace(agent=state.agent._replace(num_epochs=jnp.ones_like(state.agent.num_epochs)))
-            evaluate = jax.jit(whole.evaluate).lower(state, jax.random.key(0)).compile()
-            programs["evaluation"] = lambda e=evaluate, s=state: e(s, jax.random.key(1))
-        epoch = jax.jit(whole.epoch, donate_argnums=0).lower(state).compile()
-        programs[name] = _repeated(epoch, jax.tree.map(jnp.copy, state))
+    whole = trainer.make(world, moss.make(config.agent, world.spec), config.data)
+    state = jax.jit(whole.init)(jax.random.key(0))
+    # A late epoch: SAC waits no more, and no pretraining.
+    state = state._replace(agent=state.agent._replace(num_epochs=jnp.ones_like(state.agent.num_epochs)))
+    evaluate = jax.jit(whole.evaluate).lower(state, jax.random.key(0))
+    *compiled, evaluate = compilation.compile_all([*epochs.lower(whole.epoch, state), evaluate])
+    epoch = epochs.assemble(whole.epoch, compiled)
+    brought = {name: part(state) for name, part in epoch.parts.items()}
+    programs: dict[str, Program] = {name: lambda part=part: part(state) for name, part in epoch.parts.items()}
+    programs["finish"] = _repeated(lambda s: epoch.finish(s, brought), jax.tree.map(jnp.copy, state))
+    programs["epoch"] = _repeated(epoch, jax.tree.map(jnp.copy, state))
+    programs["evaluation"] = lambda: evaluate(state, jax.random.key(1))
     return programs
 
 
@@ -149,13 +149,12 @@ def table(title: str, rows: dict[str, dict[str, float]]) -> None:
 
 def shares(rounds: list[dict[str, float]]) -> dict[str, float]:
     """Where the time of an epoch goes, in seconds."""
-    whole, without_sac, without = (statistics.median(r[name] for r in rounds) for name in VARIANTS)
-    return {
-        "collection and replay": without,
-        "VAE updates": without_sac - without,
-        "SAC updates and their beliefs": whole - without_sac,
-        "whole epoch": whole,
-        "one evaluation": statistics.median(r["evaluation"] for r in rounds),
+    median = {name: statistics.median(r[name] for r in rounds) for name in (*PARTS, "epoch", "evaluation")}
+    alone = {title: median[name] for name, title in PARTS.items()}
+    return alone | {
+        "these one after another": sum(alone.values()),
+        "whole epoch, parts side by side": median["epoch"],
+        "one evaluation": median["evaluation"],
     }
 
 
@@ -203,7 +202,7 @@ def main(config: Config) -> None:
     epoch = shares(rounds)
     print(f"{config.env + ', preset ' + config.preset:36}{'ms':>11}{'share':>14}")
     for name, value in epoch.items():
-        print(f"{name:36}{1e3 * value:11.0f}{value / epoch['whole epoch']:14.2f}")
+        print(f"{name:36}{1e3 * value:11.0f}{value / epoch['these one after another']:14.2f}")
     config.out.mkdir(parents=True, exist_ok=True)
     used = f"_cores_{config.cores}" if config.cores else ""
     path = config.out / f"train_steps_{jax.default_backend()}{used}.json"
