@@ -81,6 +81,8 @@ class EnvSpec(NamedTuple):
     variant: str
     stationary: bool = True
     """Whether the task of an episode is fixed."""
+    same_dynamics: bool = True
+    """Whether tasks differ in what they pay alone."""
     max_control: float = 0.0
     """The control that an action of 1 means, and -1 its opposite; 0 if actuators differ."""
     action_cost: float = 0.0

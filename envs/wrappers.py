@@ -210,7 +210,7 @@ def random_dynamics(env: Environment, fields: Callable[[jax.Array], dict[str, ja
         kept = after._replace(physics=after.physics._replace(model=state.physics.model))
         return kept if env.spec.stationary else update_where(after.metrics["task_changed"], dress, kept)
 
-    return _episodes(env, dress)._replace(step=step)
+    return _episodes(env, dress)._replace(spec=env.spec._replace(same_dynamics=False), step=step)
 
 
 def time_limit(env: Environment, horizon: int) -> Environment:

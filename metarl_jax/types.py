@@ -53,7 +53,9 @@ class Transition(NamedTuple):
     gross_reward_change: Float[Array, "..."]
     """That, less what it was in the last step; 0 at an episode's first step."""
     resting: Float[Array, "... 2"]
-    """What that task pays per step for standing still where the step began, and where it ended."""
+    """What that task pays per step for standing still where the step began, and where it ended; 0 if imagined."""
+    imagined: Bool[Array, "..."]
+    """The task is none of the environment's, and the agent paid the reward itself, by its model of rewards."""
 
 
 class EnvSpec(Protocol):
@@ -75,6 +77,8 @@ class EnvSpec(Protocol):
     def subtasks(self) -> tuple[str, ...]: ...
     @property
     def stationary(self) -> bool: ...
+    @property
+    def same_dynamics(self) -> bool: ...
 
 
 class EnvState(Protocol):
@@ -134,6 +138,9 @@ class Agent(NamedTuple):
     attention formed it, also `attention` [n, L, H]: how much each of L layers looked at the last H transitions."""
     component_of: Callable[[Any], jax.Array] | None = None
     """(task) -> the component that stands for a task's class, where that is learnt from labels; None elsewhere."""
+    gross_reward: Callable[[Any, Transition], jax.Array] | None = None
+    """(state, transition [n]) -> what it would pay in its task, were its action free, by a model that is learnt; None
+    where there is none."""
     recall: Callable[[Any, Any], Any] | None = None
     """(state, stored transitions [n, N]) -> memories [n, ...] that have seen them; None where only `observe` can."""
 

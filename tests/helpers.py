@@ -153,6 +153,7 @@ def transitions(seed: int, *lead: int, num_tasks: int = 2) -> Transition:
         gross_reward=rng.normal(size=lead).astype(np.float32),
         gross_reward_change=rng.normal(size=lead).astype(np.float32),
         resting=rng.normal(size=(*lead, 2)).astype(np.float32),
+        imagined=false,
     )
     return jax.tree.map(jnp.asarray, numbers)
 

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from metarl_jax.agents import belief_forms, control, inference
+from metarl_jax.agents import belief_forms, control, imagination, inference
 from metarl_jax.data import statistics
 from metarl_jax.data.replay import Replay, unscaled
 from metarl_jax.data.statistics import Scale
 from metarl_jax.errors import ConfigurationError
-from metarl_jax.learners import context_vae, sac
+from metarl_jax.learners import context_vae, reward_model, sac
 from metarl_jax.learners.context_vae import Config as VAEConfig
 from metarl_jax.networks.mixture import Mixture, most_likely
 from metarl_jax.types import Agent, Changes, EnvSpec, Metrics, Transition
@@ -40,6 +40,7 @@ class State(NamedTuple):
     belief_scale: Scale
     task_scale: Scale
     """Of what critics alone are told."""
+    reward_model: reward_model.State | None
     num_epochs: Int[Array, ""]
 
 
@@ -55,6 +56,7 @@ def validate(config: Config, spec: EnvSpec) -> None:
     """Raise `ConfigurationError` for settings that contradict each other or the benchmark."""
     control.validate(config, spec)
     inference.validate(config.vae, spec)
+    imagination.validate(config, config.vae)
     if config.belief not in belief_forms.FORMS:
         raise ConfigurationError(f"unknown belief {config.belief!r}: choose {', '.join(belief_forms.FORMS)}")
     if config.vae.context < 1:
@@ -71,14 +73,16 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     vae_spec = context_vae.Spec(spec.obs_size, spec.action_size)
     belief_size = belief_forms.size(config.belief, config.vae.num_components, config.vae.latent_size)
     sac_spec = control.sac_spec(config, spec, belief_size)
+    imagined = imagination.make(config, spec)
 
     def init(key: PRNGKeyArray) -> State:
-        key_vae, key_sac = jax.random.split(key)
+        key_vae, key_sac, key_model = jax.random.split(key, 3)
         vae = context_vae.init(key_vae, config.vae, vae_spec)
         return State(
             vae=vae,
             acting_encoder=jax.tree.map(jnp.copy, vae.encoder),  # a copy, so that all can be donated
             scale=unscaled(spec.obs_size, spec.action_size),
+            reward_model=imagined.init(key_model),
             num_epochs=jnp.zeros((), jnp.int32),
             **control.init(key_sac, config, sac_spec)._asdict(),
         )
@@ -116,7 +120,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         def step(vae: context_vae.State, windows: Transition, siblings: Transition | None, key: PRNGKeyArray):
             return context_vae.train_step(vae, windows, key, config.vae, vae_spec, scale, siblings)
 
-        num = inference.num_updates(config, state.num_epochs)
+        num = inference.num_updates(config, config.vae_updates, state.num_epochs)
         vae, metrics = inference.train(config, config.vae, step, state.vae, replay, num, key)
         return {"vae": vae}, metrics | {"updates": num}
 
@@ -134,5 +138,5 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         waits = inference.learns(config)
         return control.epoch(config, sac_spec, state, acting, lambda s, k: make_pool(s, replay, k), waits, key)
 
-    parts = {"control": learn_control, "inference": learn_inference}
-    return Agent(init, begin, act, observe, parts, describe)
+    parts = {"control": learn_control, "inference": learn_inference, **imagined.parts}
+    return Agent(init, begin, act, observe, parts, describe, gross_reward=imagined.gross_reward)

@@ -18,6 +18,7 @@ from metarl_jax.data.replay import Replay, sample_windows
 from metarl_jax.data.statistics import Scale
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import sac
+from metarl_jax.learners.reward_model import Config as RewardModelConfig
 from metarl_jax.learners.sac import Config as SACConfig
 from metarl_jax.types import Changes, EnvSpec, Metrics, Transition
 
@@ -55,7 +56,10 @@ class Config:
     vae_updates: int = 128
     """VAE updates per epoch."""
     pretrain_updates: int = 0
-    """Further VAE updates in the first epoch, which has no SAC updates."""
+    """Further updates of the VAE, and of a model of rewards, in the first epoch, which has no SAC updates."""
+    reward_model: RewardModelConfig = dataclasses.field(default_factory=RewardModelConfig)
+    reward_model_updates: int = 0
+    """Updates per epoch of a model of rewards, which is told the task and pays in imagined ones; 0: there is none."""
     sac_updates: int = 2048
     """SAC updates per epoch, from the second on, or the first if no encoder learns; 0 learns to infer tasks alone."""
     use_trajectory_sample_sac: bool = True

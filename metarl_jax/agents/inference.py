@@ -42,9 +42,9 @@ def learns(config: control.Config) -> bool:
     return config.vae_updates + config.pretrain_updates > 0
 
 
-def num_updates(config: control.Config, num_epochs: Int[Array, ""]) -> Int[Array, ""]:
-    """VAE updates of this epoch: the first one's include `pretrain_updates`."""
-    return config.vae_updates + jnp.where(num_epochs == 0, config.pretrain_updates, 0)
+def num_updates(config: control.Config, updates: int, num_epochs: Int[Array, ""]) -> Int[Array, ""]:
+    """Of a learner that has so many per epoch: the first one's include `pretrain_updates`."""
+    return updates + jnp.where(num_epochs == 0, config.pretrain_updates, 0)
 
 
 def train(

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from metarl_jax.agents import belief_forms, control, inference
+from metarl_jax.agents import belief_forms, control, imagination, inference
 from metarl_jax.data import statistics
 from metarl_jax.data.replay import Replay, unscaled
 from metarl_jax.data.statistics import Scale
 from metarl_jax.errors import ConfigurationError
-from metarl_jax.learners import decoding, gmm_vae, sac
+from metarl_jax.learners import decoding, gmm_vae, reward_model, sac
 from metarl_jax.learners.gmm_vae import Config as VAEConfig
 from metarl_jax.networks.mixture import Mixture
 from metarl_jax.types import Agent, Changes, EnvSpec, Metrics, Transition
@@ -48,6 +48,7 @@ class State(NamedTuple):
     belief_scale: Scale
     task_scale: Scale
     """Of what critics alone are told."""
+    reward_model: reward_model.State | None
     num_epochs: Int[Array, ""]
     """Epochs of learning so far."""
 
@@ -78,6 +79,7 @@ def validate(config: Config, spec: EnvSpec) -> None:
     if config.belief not in known:
         raise ConfigurationError(f"unknown belief {config.belief!r}: choose {', '.join(known)}")
     inference.validate(config.vae, spec)
+    imagination.validate(config, config.vae)
     if config.vae.contrastive_weight and not spec.stationary:
         raise ConfigurationError(
             f"the contrastive loss needs one task per episode, unlike {spec.name}: use --vae.contrastive_weight=0"
@@ -103,14 +105,16 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     own_obs_size = spec.obs_size - (belief_size(config, spec) if oracle else 0)
     vae_spec = gmm_vae.Spec(spec.obs_size, spec.action_size)
     sac_spec = control.sac_spec(config, spec, belief_size(config, spec))._replace(obs_size=own_obs_size)
+    imagined = imagination.make(config, spec, own_obs_size)
 
     def init(key: PRNGKeyArray) -> State:
-        key_vae, key_sac = jax.random.split(key)
+        key_vae, key_sac, key_model = jax.random.split(key, 3)
         vae = gmm_vae.init(key_vae, config.vae, vae_spec)
         return State(
             vae=vae,
             acting_encoder=jax.tree.map(jnp.copy, vae.encoder),  # a copy, so that all can be donated
             scale=unscaled(spec.obs_size, spec.action_size),
+            reward_model=imagined.init(key_model),
             num_epochs=jnp.zeros((), jnp.int32),
             **control.init(key_sac, config, sac_spec)._asdict(),
         )
@@ -178,7 +182,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         def step(vae: gmm_vae.State, windows: Transition, siblings: Transition | None, key: PRNGKeyArray):
             return gmm_vae.train_step(vae, windows, key, config.vae, vae_spec, scale, siblings)
 
-        num = inference.num_updates(config, state.num_epochs)
+        num = inference.num_updates(config, config.vae_updates, state.num_epochs)
         vae, metrics = inference.train(config, config.vae, step, state.vae, replay, num, key)
         return {"vae": vae}, metrics | {"updates": num}
 
@@ -205,5 +209,5 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         waits = not oracle and inference.learns(config)
         return control.epoch(config, sac_spec, state, acting, lambda s, k: make_pool(s, replay, k), waits, key)
 
-    parts = {"control": learn_control} | ({} if oracle else {"inference": learn_inference})
-    return Agent(init, begin, act, observe, parts, describe)
+    parts = {"control": learn_control, **imagined.parts} | ({} if oracle else {"inference": learn_inference})
+    return Agent(init, begin, act, observe, parts, describe, gross_reward=imagined.gross_reward)

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from metarl_jax.agents import belief_forms, control, inference
+from metarl_jax.agents import belief_forms, control, imagination, inference
 from metarl_jax.data import statistics
 from metarl_jax.data.replay import Replay, sample_windows, unscaled
 from metarl_jax.data.statistics import Scale
 from metarl_jax.errors import ConfigurationError
-from metarl_jax.learners import gmm_vae, recognizer, sac
+from metarl_jax.learners import gmm_vae, recognizer, reward_model, sac
 from metarl_jax.learners.gmm_vae import Config as VAEConfig
 from metarl_jax.learners.recognizer import Config as RecognizerConfig
 from metarl_jax.networks.mixture import Mixture
@@ -58,6 +58,7 @@ class State(NamedTuple):
     belief_scale: Scale
     task_scale: Scale
     """Of what critics alone are told."""
+    reward_model: reward_model.State | None
     num_epochs: Int[Array, ""]
 
 
@@ -105,6 +106,7 @@ def validate(config: Config, spec: EnvSpec) -> None:
             f"{num} classes ({', '.join(classes(spec))}) need --vae.num_components >= {num}, got {k}"
         )
     inference.validate(config.vae, spec)
+    imagination.validate(config, config.vae)
     if config.vae.contrastive_weight:
         raise ConfigurationError("TIMRL has no contrastive loss: use --vae.contrastive_weight=0")
     if config.vae.base_task_weight:
@@ -153,9 +155,10 @@ def make(config: Config, spec: EnvSpec) -> Agent:
     vae_spec = gmm_vae.Spec(spec.obs_size, spec.action_size)
     recognizer_spec = recognizer.Spec(spec.obs_size, spec.action_size, k)
     sac_spec = control.sac_spec(config, spec, belief_forms.size(config.belief, k, config.vae.latent_size))
+    imagined = imagination.make(config, spec)
 
     def init(key: PRNGKeyArray) -> State:
-        key_vae, key_recognizer, key_sac = jax.random.split(key, 3)
+        key_vae, key_recognizer, key_sac, key_model = jax.random.split(key, 4)
         vae = gmm_vae.init(key_vae, config.vae, vae_spec)
         recogniser = recognizer.init(key_recognizer, config.recognizer, recognizer_spec)
         acting_encoder, acting_recognizer = jax.tree.map(jnp.copy, (vae.encoder, recogniser.params))
@@ -165,6 +168,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
             acting_encoder=acting_encoder,  # copies, so that all can be donated
             acting_recognizer=acting_recognizer,
             scale=unscaled(spec.obs_size, spec.action_size),
+            reward_model=imagined.init(key_model),
             num_epochs=jnp.zeros((), jnp.int32),
             **control.init(key_sac, config, sac_spec)._asdict(),
         )
@@ -221,7 +225,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
                 component = jnp.argmax(recognise(state.recognizer.params, scale, windows)[1], -1)
             return gmm_vae.train_step(vae, windows, key, config.vae, vae_spec, scale, siblings, component)
 
-        num = inference.num_updates(config, state.num_epochs)
+        num = inference.num_updates(config, config.vae_updates, state.num_epochs)
         return inference.train(config, config.vae, step, state.vae, replay, num, key)
 
     def train_recognizer(
@@ -248,7 +252,7 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         scale = statistics.scale(replay.moments)
         vae, vae_metrics = train_vae(state, replay, scale, key_vae)
         learner, metrics = train_recognizer(state.recognizer, vae.encoder, replay, scale, key_recognizer)
-        updates = inference.num_updates(config, state.num_epochs) + config.recognizer_updates
+        updates = inference.num_updates(config, config.vae_updates, state.num_epochs) + config.recognizer_updates
         return {"vae": vae, "recognizer": learner}, vae_metrics | metrics | {"updates": updates}
 
     def recognise(
@@ -284,5 +288,5 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         return control.epoch(config, sac_spec, state, acting, lambda s, k: make_pool(s, replay, k), True, key)
 
     stands_for = None if config.labels == "mixture" else lambda task: class_of(spec, task)
-    parts = {"control": learn_control, "inference": learn_inference}
-    return Agent(init, begin, act, observe, parts, describe, stands_for)
+    parts = {"control": learn_control, "inference": learn_inference, **imagined.parts}
+    return Agent(init, begin, act, observe, parts, describe, stands_for, imagined.gross_reward)

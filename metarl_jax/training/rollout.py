@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from metarl_jax.errors import ConfigurationError
 from metarl_jax.types import Agent, Environment, Evaluation, Transition
 
 
@@ -36,6 +37,7 @@ def unroll(
     num_steps: int,
     explore: bool,
     single_episode: bool = False,
+    imagined: Bool[Array, " E"] | None = None,
 ) -> tuple[Any, Rollout]:
     """Step E = len(tasks) lanes, each from a new episode of its own task, for `num_steps` steps.
 
@@ -50,6 +52,7 @@ def unroll(
       explore: sample actions, or take the policy's mode.
       single_episode: after a lane's first episode its memory stands still and its rewards are 0. Otherwise
         another episode of the same task follows, with a blank memory.
+      imagined: lanes that the agent pays itself; None: the environment pays all.
 
     Returns:
       The memory [E, ...] at the end, and what happened.
@@ -64,20 +67,26 @@ def unroll(
         action = agent.act(agent_state, state.obs, memory, key, explore)
         after = jax.vmap(env.step)(state, action)
         last = after.terminated | after.truncated
-        gross = after.metrics["gross_reward"]
         transition = Transition(
             obs=state.obs,
             action=action,
-            reward=jnp.where(alive, after.reward, 0.0) if single_episode else after.reward,
+            reward=after.reward,
             next_obs=after.final_obs,
             terminated=after.terminated,
             last=last,
             valid=~after.metrics["diverged"],
             task=state.task,
-            gross_reward=gross,
-            gross_reward_change=jnp.where(fresh, 0.0, gross - earned),
+            gross_reward=after.metrics["gross_reward"],
+            gross_reward_change=jnp.zeros_like(after.reward),
             resting=after.metrics["resting"],
+            imagined=jnp.zeros_like(last),
         )
+        if imagined is not None:
+            transition = _pay(agent, agent_state, transition, imagined)
+        gross = transition.gross_reward
+        transition = transition._replace(gross_reward_change=jnp.where(fresh, 0.0, gross - earned))
+        if single_episode:
+            transition = transition._replace(reward=jnp.where(alive, transition.reward, 0.0))
         changed = after.metrics["task_changed"] & (alive if single_episode else True)
         description = agent.describe(agent_state, memory)
         counted = alive
@@ -92,6 +101,19 @@ def unroll(
     start = (state, memory, yes, jnp.zeros_like(state.reward), yes)
     (_, memory, _, _, _), rollout = jax.lax.scan(step, start, jax.random.split(key_steps, num_steps))
     return memory, rollout
+
+
+def _pay(agent: Agent, agent_state: Any, transition: Transition, imagined: Bool[Array, " E"]) -> Transition:
+    """The transition as the agent's model pays it in the imagined lanes; an action costs what it does everywhere."""
+    if agent.gross_reward is None:
+        raise ConfigurationError("this agent has no model of rewards to imagine tasks by")
+    gross = jnp.where(imagined, agent.gross_reward(agent_state, transition), transition.gross_reward)
+    return transition._replace(
+        reward=transition.reward + gross - transition.gross_reward,
+        gross_reward=gross,
+        resting=jnp.where(imagined[:, None], 0.0, transition.resting),
+        imagined=imagined,
+    )
 
 
 def first_episode_return(transitions: Transition) -> Float[Array, " E"]:

@@ -15,6 +15,7 @@ from metarl_jax.types import (
     Agent,
     Changes,
     Environment,
+    EnvSpec,
     Epoch,
     Evaluation,
     Metrics,
@@ -38,6 +39,9 @@ class Config:
     """Capacity of the replay, in rows of one horizon each."""
     initial_episodes: int | None = None
     """Random episodes before the first epoch; None: one per training task."""
+    imagined_episodes: float = 0.0
+    """Share of an epoch's episodes whose tasks are imagined: each lies beyond one training task as seen from another,
+    by up to their distance, and the agent's model of rewards pays. For tasks outside the training range."""
     eval_episodes: int = 1
     """Episodes in a row per task of an evaluation; the first is zero-shot."""
     eval_tasks: str = "test"
@@ -67,6 +71,7 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> 
     if config.replay_rows < max(num_initial, config.num_envs):
         need = max(num_initial, config.num_envs)
         raise ConfigurationError(f"replay_rows is {config.replay_rows}, but one block of data has {need} rows")
+    num_imagined = _num_imagined(config, agent, env.spec)
     eval_tasks = tasks_of(env, config)
     horizon = env.spec.horizon
 
@@ -77,12 +82,14 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> 
         data = replay.init(example, config.replay_rows, horizon)
         return TrainState(agent.init(key_agent), data, key, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
-    def play(agent_state: Any, key: PRNGKeyArray, num: int) -> Transition:
-        """`num` new episodes: rows [num, T, ...]."""
+    def play(agent_state: Any, key: PRNGKeyArray, num: int, imagined: jax.Array | None = None) -> Transition:
+        """`num` new episodes, of imagined tasks where told to: rows [num, T, ...]."""
         key_tasks, key_roll = jax.random.split(key)
         tasks = env.sample_tasks(key_tasks, "train", num)
+        if imagined is not None:
+            tasks = rollout.select(imagined, beyond(jax.random.fold_in(key_tasks, 1), tasks, env.train_tasks), tasks)
         memory = agent.begin(agent_state, num)
-        _, unrolled = rollout.unroll(env, agent, agent_state, memory, tasks, key_roll, horizon, True)
+        _, unrolled = rollout.unroll(env, agent, agent_state, memory, tasks, key_roll, horizon, True, imagined=imagined)
         return jax.tree.map(lambda x: x.swapaxes(0, 1), unrolled.transitions)
 
     def insert(state: TrainState, rows: Transition) -> TrainState:
@@ -93,8 +100,12 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> 
         return insert(state._replace(key=key), play(state.agent, key_data, num_initial))
 
     def collect(state: TrainState) -> tuple[Transition, Metrics]:
-        rows = play(state.agent, epoch_keys(agent, state)[COLLECTION], config.num_envs)
-        train_return = jnp.mean(rollout.first_episode_return(jax.tree.map(lambda x: x.swapaxes(0, 1), rows)))
+        imagined = None
+        if num_imagined:  # in the first epoch the model knows nothing
+            imagined = (jnp.arange(config.num_envs) < num_imagined) & (state.epoch > 0)
+        rows = play(state.agent, epoch_keys(agent, state)[COLLECTION], config.num_envs, imagined)
+        real = jax.tree.map(lambda x: x[num_imagined:].swapaxes(0, 1), rows)
+        train_return = jnp.mean(rollout.first_episode_return(real))
         return rows, {"train_return": train_return, "diverged": jnp.sum(~rows.valid)}
 
     def finish(state: TrainState, brought: Mapping[str, Any]) -> tuple[TrainState, Metrics]:
@@ -117,6 +128,32 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> 
         env_steps_per_epoch=config.num_envs * horizon,
         replay_bytes=num_seeds * replay.num_bytes(example, config.replay_rows, horizon),
     )
+
+
+def _num_imagined(config: Config, agent: Agent, spec: EnvSpec) -> int:
+    """Imagined episodes of an epoch; raises `ConfigurationError` where tasks cannot be imagined."""
+    share = config.imagined_episodes
+    if not 0.0 <= share < 1.0:
+        raise ConfigurationError(f"imagined_episodes must be in [0, 1), got {share}")
+    if share and not spec.same_dynamics:
+        raise ConfigurationError(
+            f"tasks of {spec.name} differ in how bodies move, which cannot be imagined: use --imagined_episodes=0"
+        )
+    if share and agent.gross_reward is None:
+        raise ConfigurationError("imagined tasks are paid by a model of rewards: use --reward_model_updates=100 or so")
+    return min(round(share * config.num_envs), config.num_envs - 1)
+
+
+def beyond(key: PRNGKeyArray, tasks: Any, known: Any) -> Any:
+    """Tasks [n] on the straight line from other known ones of their family through `tasks` [n].
+
+    Each lies beyond its task by up to the distance of the two.
+    """
+    key_other, key_distance = jax.random.split(key)
+    same_family = tasks.family[:, None] == known.family
+    other = jnp.argmax(same_family * jax.random.uniform(key_other, same_family.shape), -1)
+    distance = jax.random.uniform(key_distance, (len(other), 1))
+    return tasks._replace(spec=tasks.spec + distance * (tasks.spec - known.spec[other]))
 
 
 def tasks_of(env: Environment, config: Config) -> Any:
@@ -180,4 +217,6 @@ def example_transition(env: Environment) -> Transition:
     false = jnp.zeros((), bool)
     obs, action, zero = jnp.zeros(spec.obs_size), jnp.zeros(spec.action_size), jnp.zeros(())
     gross = jnp.zeros(()), jnp.zeros(())  # no array twice, so that all can be donated
-    return Transition(obs, action, zero, jnp.copy(obs), false, false, false, task, *gross, jnp.zeros(2))
+    return Transition(
+        obs, action, zero, jnp.copy(obs), false, false, false, task, *gross, jnp.zeros(2), jnp.copy(false)
+    )

@@ -99,7 +99,7 @@ def test_memories_agree():
     np.testing.assert_array_equal(memory.latent, 0.0)
     for t in range(5):
         no, resting = jnp.zeros(2, bool), jnp.zeros((2, 2))
-        step = Transition(*(x[:, t] for x in batch), no, ~no, DATA.task, jnp.zeros(2), jnp.zeros(2), resting)
+        step = Transition(*(x[:, t] for x in batch), no, ~no, DATA.task, jnp.zeros(2), jnp.zeros(2), resting, no)
         memory = made.observe(state, memory, step)
         memory = made.observe(state, memory, step._replace(reward=step.reward + 9, valid=jnp.zeros(2, bool)))
     np.testing.assert_allclose(memory.latent, made.recall(state, batch).latent, atol=1e-5)

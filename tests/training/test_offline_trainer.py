@@ -100,7 +100,7 @@ def test_what_a_lane_may_see_and_do():
     )
     task = jax.tree.map(lambda x: x[:3], helpers.TEST)
     zeros, no = jnp.zeros((3, 2)), jnp.zeros(3, bool)
-    step = Transition(zeros, zeros[:, :1], jnp.ones(3), zeros, no, no, ~no, task, jnp.zeros(3), jnp.zeros(3), zeros)
+    step = Transition(zeros, zeros[:, :1], jnp.ones(3), zeros, no, no, ~no, task, jnp.zeros(3), jnp.zeros(3), zeros, no)
     seen, random = [], []
     for last in (False, True, False):
         random.append(np.asarray(agent.act(None, zeros, memory, jax.random.key(3), False))[:, 0] != 0.5)

@@ -1,0 +1,161 @@
+"""A model of rewards in an agent, and the tasks it makes episodes of."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from metarl_jax.agents import moss
+from metarl_jax.data import replay, statistics
+from metarl_jax.errors import ConfigurationError
+from metarl_jax.learners import reward_model
+from metarl_jax.training import rollout, trainer
+from tests import helpers
+from tests.agents import small_moss
+from tests.helpers import HORIZON, SPEC, TEST, TRAIN, counting_agent, quick_compilation, same
+
+quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
+
+MODEL = reward_model.Config(hidden_sizes=(8,), batch_size=64, learning_rate=1e-2)
+CONFIG = small_moss.with_(reward_model=MODEL, reward_model_updates=40)
+
+
+@functools.cache
+def learnt(imagined: bool = False):
+    """The model's part of an epoch, from data that is paid for or none of it."""
+    data = small_moss.data()
+    if imagined:
+        data = data._replace(data=data.data._replace(imagined=jnp.ones_like(data.data.imagined)))
+    part = jax.jit(small_moss.agent(CONFIG).parts["reward_model"])
+    return part(small_moss.initial(CONFIG), data, jax.random.key(1))
+
+
+def test_a_model_of_rewards_is_a_part_of_its_own():
+    changes, metrics = learnt()
+    assert set(changes) == {"reward_model"} and metrics["updates"] == 40 + CONFIG.pretrain_updates
+    assert 0.0 < metrics["reward_model_loss"] < 1.5
+    without = small_moss.agent(small_moss.CONFIG)
+    assert "reward_model" not in without.parts and without.gross_reward is None
+
+
+def test_nothing_is_learnt_from_what_was_imagined():
+    changes, metrics = learnt(imagined=True)
+    assert metrics["reward_model_loss"] == 0.0
+    assert same(changes["reward_model"].params, small_moss.initial(CONFIG).reward_model.params)
+
+
+def test_the_model_pays_in_units_of_the_environment():
+    scale = statistics.scale(small_moss.data().moments)
+    state = small_moss.initial(CONFIG)._replace(scale=scale, **learnt()[0])
+    x = jax.tree.map(lambda leaf: leaf[0], small_moss.data().data)
+    model, task = state.reward_model, x.task.vector(2)
+    told = scale.apply(replay.vectors(x))
+    expected = reward_model.predict(model.params, model.task_scale, told, task, MODEL)
+    found = small_moss.agent(CONFIG).gross_reward(state, x)
+    np.testing.assert_allclose(found, scale.mean.gross_reward + scale.std.gross_reward * expected, rtol=1e-5)
+
+
+# A world whose rewards the agent makes up: it pays a hundred times what the task asks for.
+
+PAID = 100.0
+AGENT = counting_agent()._replace(gross_reward=lambda state, x: PAID * x.task.spec[..., 0])
+LANES = jnp.array([True, False, True])
+
+
+def test_imagined_lanes_are_paid_by_the_agent_for_the_cost_of_the_environment():
+    unroll = jax.jit(
+        lambda imagined: rollout.unroll(
+            helpers.environment(), AGENT, None, AGENT.begin(None, 3), TEST, jax.random.key(0), HORIZON, True,
+            imagined=imagined,
+        )
+    )  # fmt: skip
+    real, made_up = (jax.tree.map(np.asarray, unroll(x)[1].transitions) for x in (jnp.zeros(3, bool), LANES))
+    lanes = np.asarray(LANES)
+    assert (made_up.imagined == lanes).all() and not real.imagined.any()
+    assert same(*(jax.tree.map(lambda x: x[:, ~lanes], x._replace(imagined=x.obs)) for x in (real, made_up)))
+    gross = np.broadcast_to(PAID * TEST.spec[:, 0], (HORIZON, 3))[:, lanes]
+    np.testing.assert_allclose(made_up.gross_reward[:, lanes], gross)
+    cost = (real.reward - real.gross_reward)[:, lanes]
+    np.testing.assert_allclose(made_up.reward[:, lanes], gross + cost, rtol=1e-5)
+    assert (made_up.gross_reward_change[:, lanes] == 0.0).all()  # that of the made-up reward, which stays
+    assert (made_up.resting[:, lanes] == 0.0).all() and (real.resting[:, lanes] != 0.0).any()
+
+
+def test_an_agent_is_told_what_it_paid_itself():
+    step = jax.jit(
+        lambda imagined: rollout.unroll(
+            helpers.environment(), AGENT, None, AGENT.begin(None, 3), TEST, jax.random.key(0), 2, True,
+            imagined=imagined,
+        )
+    )  # fmt: skip
+    believed = step(LANES)[1].description["belief"][1, :, 1]  # what the first step paid
+    paid = step(LANES)[1].transitions.reward[0]
+    np.testing.assert_allclose(believed, paid)
+
+
+def test_tasks_beyond():
+    """On the line through two of a family, beyond the first by up to their distance; the family stays."""
+    known = TRAIN._replace(family=jnp.array([0, 0, 1, 1]))  # pay 1 and 10; -1 and 3
+    tasks = jax.tree.map(lambda x: jnp.tile(x, (200, *(1,) * (x.ndim - 1))), known)
+    found = jax.jit(trainer.beyond)(jax.random.key(0), tasks, known)
+    assert (found.family == tasks.family).all()
+    pay = np.asarray(found.spec[:, 0]).reshape(200, 4)
+    low, high = np.array([1.0 - 9.0, 10.0, -1.0 - 4.0, 3.0]), np.array([1.0, 10.0 + 9.0, -1.0, 3.0 + 4.0])
+    assert (low <= pay).all() and (pay <= high).all()
+    np.testing.assert_allclose(pay.min(0), low, atol=1.0)
+    np.testing.assert_allclose(pay.max(0), high, atol=1.0)
+    lengths = np.asarray(found.spec[:, 1]).reshape(200, 4)
+    far = (pay - np.asarray(known.spec[:, 0])) / np.array([-9.0, 9.0, -4.0, 4.0])
+    expected = np.asarray(known.spec[:, 1]) + far * np.array([-1.0, 1.0, 0.0, 0.0])
+    np.testing.assert_allclose(lengths, expected, atol=1e-3)  # the whole spec moves along the line
+
+
+@functools.cache
+def two_epochs():
+    made = trainer.make(helpers.environment(), AGENT, trainer.Config(num_envs=5, replay_rows=40, imagined_episodes=0.4))
+    state = jax.jit(made.init)(jax.random.key(0))
+    epoch = jax.jit(made.epoch)
+    first, _ = epoch(state)
+    return first, *epoch(first)
+
+
+def test_a_share_of_the_episodes_is_imagined_after_the_first_epoch():
+    first, second, metrics = two_epochs()
+    before, after = (np.asarray(s.replay.data.imagined[0]) for s in (first, second))
+    assert not before.any() and (after[9:14, 0] == [True, True, False, False, False]).all()
+    assert (after == after[:, :1]).all()  # whole episodes
+    real = jax.tree.map(lambda x: np.asarray(x[0, 11:14]), second.replay.data)
+    pay, length = real.task.spec[:, 0, 0], real.task.spec[:, 0, 1]
+    np.testing.assert_allclose(metrics["train_return"], [np.mean(pay * length * (length + 1) / 2)], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "agent", "spec", "message"),
+    [
+        ({"imagined_episodes": 1.0}, AGENT, {}, r"imagined_episodes must be in \[0, 1\), got 1.0"),
+        ({"imagined_episodes": 0.4}, counting_agent(), {}, "use --reward_model_updates=100 or so"),
+        ({"imagined_episodes": 0.4}, AGENT, {"same_dynamics": False}, "differ in how bodies move"),
+    ],
+)
+def test_tasks_that_cannot_be_imagined(changes, agent, spec, message):
+    env = helpers.environment()
+    env = env._replace(spec=env.spec._replace(**spec))
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        trainer.make(env, agent, trainer.Config(num_envs=3, replay_rows=8, **changes))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reward_model_updates": -1}, "reward_model_updates must be >= 0, got -1"),
+        ({"resting_potential": True}, "pays for standing still is not known"),
+        ({"vae": dataclasses.replace(CONFIG.vae, progress_weight=1.0)}, "pays for standing still is not known"),
+    ],
+)
+def test_settings_that_need_what_the_model_does_not_know(changes, message):
+    with pytest.raises(ConfigurationError, match=message):
+        moss.make(dataclasses.replace(CONFIG, **changes), SPEC)
