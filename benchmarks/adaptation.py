@@ -6,7 +6,7 @@
 
 Where tasks change, the reward per step from `settle` steps after a change on, beside that of the same policy on the
 same tasks when nothing changes. Elsewhere, the cost (negative reward) per step from `settle` steps after the start on,
-on held-out tasks beside training tasks: on `cheetah_vel_ood` the speed error and the little that control costs.
+on held-out tasks beside training tasks, and the same had actions been free: on `cheetah_vel_ood` the speed error.
 First episodes, deterministic policy: means over tasks and repeats, and their mean and spread over runs.
 """
 
@@ -27,6 +27,11 @@ from experiments.evaluate import load
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import compilation
 from metarl_jax.types import Evaluation
+
+STATIONARY = {"training tasks": "train", "held-out tasks": "test"}
+"""Conditions where tasks do not change: the tasks that are played."""
+FREE = ", actions free"
+"""Ends the names of conditions whose rewards are counted as if actions were free."""
 
 RESPONSE = 80
 """Steps after a change whose mean rewards are stored one by one."""
@@ -68,9 +73,9 @@ def after_changes(evaluation: Evaluation, length: int) -> np.ndarray:
     return np.array(found).reshape(-1, length)
 
 
-def settled(evaluation: Evaluation, settle: int) -> np.ndarray:
-    """Mean reward from step `settle` on, of each episode [n] that lasts so long."""
-    rewards, alive = (np.asarray(x)[..., settle:, :] for x in (evaluation.rewards, evaluation.alive))
+def settled(evaluation: Evaluation, settle: int, field: str = "rewards") -> np.ndarray:
+    """Mean reward from step `settle` on, of each episode [n] that lasts so long; `field` may be `gross_rewards`."""
+    rewards, alive = (np.asarray(x)[..., settle:, :] for x in (getattr(evaluation, field), evaluation.alive))
     lasted = alive.sum(-2)
     return (rewards.sum(-2)[lasted > 0] / lasted[lasted > 0]).ravel()
 
@@ -90,10 +95,9 @@ def gather(run: Path, repeats: int, settle: int, span: int) -> tuple[dict[str, n
     """
     about = rundir.read(run, "runs")
     if about["environment"]["stationary"]:
-        found = {
-            name: [settled(e, settle) for e in played(run, repeats, tasks=tasks)]
-            for tasks, name in (("train", "training tasks"), ("test", "held-out tasks"))
-        }
+        seen = {name: played(run, repeats, tasks=tasks) for name, tasks in STATIONARY.items()}
+        found = {name: [settled(e, settle) for e in each] for name, each in seen.items()}
+        found |= {name + FREE: [settled(e, settle, "gross_rewards") for e in each] for name, each in seen.items()}
         return {name: np.concatenate(values) for name, values in found.items()}, np.zeros((0, RESPONSE))
     options = tuple(about["config"]["env_options"])
     if any(option.startswith("mode=") and option != "mode=time" for option in options):
@@ -156,15 +160,18 @@ def main(config: Config) -> None:
             means, samples = old["rows"][condition]["per_run"] + means, old["rows"][condition]["samples"] + samples
         rows[condition] = {"per_run": means, "samples": samples, **(outcomes.spread(means) or {})}
         over = rows[condition]
-        print(f"{env:22}{condition:18}{over['mean']:9.3f} ± {over['std']:.3f}  n = {sum(samples)}")
-    base, other = (row["mean"] for row in rows.values())
-    print(f"{'':22}{'ratio':18}{other / base:9.3f}")
+        std = f" ± {over['std']:.3f}" if len(means) > 1 else ""
+        print(f"{env:22}{condition:32}{over['mean']:9.3f}{std}  n = {sum(samples)}")
+    level = [row["mean"] for row in rows.values()]
+    ratios = [other / base for base, other in zip(level[::2], level[1::2], strict=True)]
+    print(f"{'':22}{'ratio':32}{', '.join(f'{ratio:.3f}' for ratio in ratios):>9}")
     content = {"machine": provenance("benchmarks.adaptation")} | how
     if all(map(len, responses)):
         each = [*(old["response_per_run"] if old else ()), *(seen.mean(0).tolist() for seen in responses)]
         content |= {"response": np.mean(each, 0).tolist(), "response_per_run": each}
     content |= {"runs": [*(old["runs"] if old else ()), *(run["config"] for run in runs)]}
-    path.write_text(json.dumps(content | {"rows": rows, "ratio": other / base}, indent=1) + "\n")
+    content |= {"rows": rows, "ratio": ratios[0], "ratio_actions_free": ratios[1] if ratios[1:] else None}
+    path.write_text(json.dumps(content, indent=1) + "\n")
     print(f"wrote {path}")
 
 

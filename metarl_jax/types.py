@@ -181,6 +181,8 @@ class Evaluation(NamedTuple):
     attention: Float[Array, "K T N L H"] | None = None
     """How much each layer looked at the last H transitions, newest last, to form the belief of each action; zeros
     where there was none yet. None where agents have no attention."""
+    gross_rewards: Float[Array, "K T N"] | None = None
+    """Rewards had actions been free; None in evaluations of earlier versions."""
 
     @property
     def returns(self) -> jax.Array:

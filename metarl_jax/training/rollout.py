@@ -159,6 +159,7 @@ def evaluate(
             alive=rollout.alive,
             recognized=recognized,
             attention=rollout.description.get("attention"),
+            gross_rewards=jnp.where(rollout.alive, transitions.gross_reward, 0.0),
         )
 
     memory = agent.begin(agent_state, tasks.family.shape[0]) if memory is None else memory
