@@ -11,7 +11,7 @@ from experiments.arms import Arm, Comparison, mixture
 
 @dataclasses.dataclass(frozen=True)
 class Config(arms.Config):
-    """The paper's four ablations, and the oracle as the upper line."""
+    """The paper's four ablations, and the oracle as the upper line; and imagined tasks, where `fast` has them."""
 
     env: str = "cheetah_vel_ood"
     """Benchmark."""
@@ -19,12 +19,15 @@ class Config(arms.Config):
 
 def comparison(env: str) -> Comparison:
     """What is taken away from MoSS, or put back that `fast` leaves out, one at a time."""
-    size = moss.presets_for("fast", env).agent.vae.latent_size
+    fast = moss.presets_for("fast", env)
+    size = fast.agent.vae.latent_size
+    real = Arm("moss", ("--imagined_episodes=0", "--reward_model_updates=0"))
     return Comparison(
         "MoSS and what its parts are worth",
         env,
         {
             "MoSS": Arm("moss"),
+            **({"without imagined tasks": real} if fast.data.imagined_episodes else {}),
             "trajectory-level inference": Arm("moss", ("--online_inference=False",)),
             "four Gaussians": mixture(4),
             "one Gaussian of their size": Arm("moss", (f"--vae.latent_size={4 * size}",)),

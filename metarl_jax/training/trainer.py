@@ -71,7 +71,8 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> 
     if config.replay_rows < max(num_initial, config.num_envs):
         need = max(num_initial, config.num_envs)
         raise ConfigurationError(f"replay_rows is {config.replay_rows}, but one block of data has {need} rows")
-    num_imagined = _num_imagined(config, agent, env.spec)
+    _check_imagined(config, agent, env.spec)
+    imagined_envs = num_imagined(config)
     eval_tasks = tasks_of(env, config)
     horizon = env.spec.horizon
 
@@ -101,10 +102,10 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> 
 
     def collect(state: TrainState) -> tuple[Transition, Metrics]:
         imagined = None
-        if num_imagined:  # in the first epoch the model knows nothing
-            imagined = (jnp.arange(config.num_envs) < num_imagined) & (state.epoch > 0)
+        if imagined_envs:  # in the first epoch the model knows nothing
+            imagined = (jnp.arange(config.num_envs) < imagined_envs) & (state.epoch > 0)
         rows = play(state.agent, epoch_keys(agent, state)[COLLECTION], config.num_envs, imagined)
-        real = jax.tree.map(lambda x: x[num_imagined:].swapaxes(0, 1), rows)
+        real = jax.tree.map(lambda x: x[imagined_envs:].swapaxes(0, 1), rows)
         train_return = jnp.mean(rollout.first_episode_return(real))
         return rows, {"train_return": train_return, "diverged": jnp.sum(~rows.valid)}
 
@@ -130,8 +131,13 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> 
     )
 
 
-def _num_imagined(config: Config, agent: Agent, spec: EnvSpec) -> int:
-    """Imagined episodes of an epoch; raises `ConfigurationError` where tasks cannot be imagined."""
+def num_imagined(config: Config) -> int:
+    """Imagined episodes of an epoch: at least one is not."""
+    return min(round(config.imagined_episodes * config.num_envs), config.num_envs - 1)
+
+
+def _check_imagined(config: Config, agent: Agent, spec: EnvSpec) -> None:
+    """Raise `ConfigurationError` where tasks cannot be imagined."""
     share = config.imagined_episodes
     if not 0.0 <= share < 1.0:
         raise ConfigurationError(f"imagined_episodes must be in [0, 1), got {share}")
@@ -141,7 +147,6 @@ def _num_imagined(config: Config, agent: Agent, spec: EnvSpec) -> int:
         )
     if share and agent.gross_reward is None:
         raise ConfigurationError("imagined tasks are paid by a model of rewards: use --reward_model_updates=100 or so")
-    return min(round(share * config.num_envs), config.num_envs - 1)
 
 
 def beyond(key: PRNGKeyArray, tasks: Any, known: Any) -> Any:
