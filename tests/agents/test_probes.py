@@ -100,10 +100,12 @@ def test_delayed_reward_is_discounted_back_and_cut_at_termination():
 
 def test_the_best_action_is_found():
     # At a temperature of 1e-3 some seeds stop exploring first, and stay 0.1 to 0.3 away from it for 100 epochs.
-    config = dataclasses.replace(CONFIG, sac=dataclasses.replace(CONFIG.sac, alpha=1e-2))
+    # There is no task to infer: standardised, the noise of beliefs has the size of a task, and after any epoch a
+    # quarter of the seeds acts wrongly.
+    config = dataclasses.replace(CONFIG, sac=dataclasses.replace(CONFIG.sac, alpha=1e-2), standardize_belief=False)
     *_, evaluation = _train(probes.action(), 40, config)
-    # A deviation of 0.1 from the best action costs 0.01 per step.
-    assert evaluation.returns.min() > -0.01 * probes.HORIZON
+    # A deviation of 0.05 from the best action costs 0.0025 per step.
+    assert evaluation.returns.min() > -0.0025 * probes.HORIZON
 
 
 @pytest.mark.parametrize("name", ["context", "changing"])
