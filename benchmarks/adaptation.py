@@ -121,6 +121,8 @@ def kept(path: Path, runs: list[dict[str, Any]], how: dict[str, Any]) -> dict[st
     title([*runs, *others])
     if differs := [f"{name} {old[name]}" for name in how if old[name] != how[name]]:
         raise ConfigurationError(f"--keep: {path.name} was measured with {', '.join(differs)}: measure in the same way")
+    if any(name in old["rows"] and name + FREE not in old["rows"] for name in STATIONARY):
+        raise ConfigurationError(f"--keep: {path.name} tells nothing of free actions: measure all seeds together")
     if "response" in old and "response_per_run" not in old:
         raise ConfigurationError(f"--keep: {path.name} has no response of each run: measure all seeds together")
     seeds = set(map(seed_of, runs))

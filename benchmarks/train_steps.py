@@ -64,6 +64,7 @@ class Config:
 PARTS = {
     "control": "control: SAC and its beliefs",
     "inference": "inference: VAE",
+    "reward_model": "model of rewards",
     "collection": "collection",
     "finish": "insertion in the replay",
 }
@@ -108,7 +109,8 @@ def epoch_parts(env: str, preset: str) -> dict[str, Program]:
     whole = trainer.make(world, moss.make(config.agent, world.spec), config.data)
     state = jax.jit(whole.init)(jax.random.key(0))
     # A late epoch: SAC waits no more, and no pretraining.
-    state = state._replace(agent=state.agent._replace(num_epochs=jnp.ones_like(state.agent.num_epochs)))
+    one = jnp.ones_like(state.epoch)
+    state = state._replace(epoch=one, agent=state.agent._replace(num_epochs=jnp.copy(one)))
     evaluate = jax.jit(whole.evaluate).lower(state, jax.random.key(0))
     *compiled, evaluate = compilation.compile_all([*epochs.lower(whole.epoch, state), evaluate])
     epoch = epochs.assemble(whole.epoch, compiled)
@@ -149,8 +151,9 @@ def table(title: str, rows: dict[str, dict[str, float]]) -> None:
 
 def shares(rounds: list[dict[str, float]]) -> dict[str, float]:
     """Where the time of an epoch goes, in seconds."""
-    median = {name: statistics.median(r[name] for r in rounds) for name in (*PARTS, "epoch", "evaluation")}
-    alone = {title: median[name] for name, title in PARTS.items()}
+    names = [name for name in (*PARTS, "epoch", "evaluation") if name in rounds[0]]
+    median = {name: statistics.median(r[name] for r in rounds) for name in names}
+    alone = {PARTS[name]: median[name] for name in names if name in PARTS}
     return alone | {
         "these one after another": sum(alone.values()),
         "whole epoch, parts side by side": median["epoch"],

@@ -84,12 +84,12 @@ def experiment(
       more: lines of the header that are the algorithm's own; `networks` maps names to parameter pytrees of its state.
     """
     data = config.data if episodes is None else dataclasses.replace(config.data, eval_episodes=episodes)
+    made = trainer.make(env, agent, data, config.run.seeds)
     imagined = trainer.num_imagined(data)
     description = describe(env.spec) | {
         "tasks": f"{env.train_tasks.family.shape[0]} train, {env.test_tasks.family.shape[0]} test",
         "environments": f"{data.num_envs}" + (f", {imagined} of them in imagined tasks" if imagined else ""),
     }
-    made = trainer.make(env, agent, data, config.run.seeds)
     return Experiment(made, env.spec, trainer.tasks_of(env, data), description | dict(more))
 
 

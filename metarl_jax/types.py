@@ -55,7 +55,7 @@ class Transition(NamedTuple):
     resting: Float[Array, "... 2"]
     """What that task pays per step for standing still where the step began, and where it ended; 0 if imagined."""
     imagined: Bool[Array, "..."]
-    """The task is none of the environment's, and the agent paid the reward itself, by its model of rewards."""
+    """The agent made the task up, and paid the reward itself, by its model of rewards."""
 
 
 class EnvSpec(Protocol):

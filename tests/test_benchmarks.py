@@ -88,3 +88,6 @@ def test_other_seeds_of_a_measurement_are_kept(tmp_path):
     path.write_text(json.dumps(content | {"response": [0.5]}))
     with pytest.raises(ConfigurationError, match="no response of each run"):
         kept(path, [{"config": about(2)}], how)
+    path.write_text(json.dumps(content | {"rows": {"training tasks": row, "held-out tasks": row}}))
+    with pytest.raises(ConfigurationError, match="tells nothing of free actions"):
+        kept(path, [{"config": about(2)}], how)

@@ -1,8 +1,9 @@
 """Control on a belief: SAC over observation and belief, trained on pools of relabelled windows.
 
-What agents that infer a task by an encoder have in common, whatever infers it. Their epoch has two parts, which need
-nothing of each other and may run side by side: `control`, SAC on the beliefs of the encoder as the epoch finds it, and
-`inference`, which trains that encoder. The policy acts with the encoder that its last beliefs came from.
+What agents that infer a task by an encoder have in common, whatever infers it. The parts of their epoch need nothing
+of each other and may run side by side: `control`, SAC on the beliefs of the encoder as the epoch finds it, `inference`,
+which trains that encoder, and, if there is one, a model of rewards. The policy acts with the encoder that its last
+beliefs came from.
 """
 
 import dataclasses
@@ -56,7 +57,7 @@ class Config:
     vae_updates: int = 128
     """VAE updates per epoch."""
     pretrain_updates: int = 0
-    """Further updates of the VAE, and of a model of rewards, in the first epoch, which has no SAC updates."""
+    """Further updates of the VAE, and of a model of rewards, in the first epoch, in which SAC waits for the VAE."""
     reward_model: RewardModelConfig = dataclasses.field(default_factory=RewardModelConfig)
     reward_model_updates: int = 0
     """Updates per epoch of a model of rewards, which is told the task and pays in imagined ones; 0: there is none."""

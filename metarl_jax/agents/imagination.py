@@ -40,9 +40,16 @@ def validate(config: control.Config, vae_config: decoding.Config) -> None:
         raise ConfigurationError(f"reward_model_updates must be >= 0, got {config.reward_model_updates}")
     if config.reward_model_updates and (config.resting_potential or vae_config.progress_weight):
         raise ConfigurationError(
-            "what an imagined task pays for standing still is not known: use --reward_model_updates=0, or neither "
-            "--resting_potential nor --vae.progress_weight"
+            "what an imagined task pays for standing still is not known: use --imagined_episodes=0 and "
+            "--reward_model_updates=0, or neither --resting_potential nor --vae.progress_weight"
         )
+    model = config.reward_model
+    if model.batch_size < 1 or min(model.hidden_sizes, default=1) < 1:
+        raise ConfigurationError(
+            f"reward_model.batch_size and hidden_sizes must be >= 1, got {model.batch_size} and {model.hidden_sizes}"
+        )
+    if not model.learning_rate > 0.0:
+        raise ConfigurationError(f"reward_model.learning_rate must be positive, got {model.learning_rate}")
 
 
 def make(config: control.Config, spec: EnvSpec, own_obs_size: int | None = None) -> Imagination:

@@ -209,5 +209,5 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         waits = not oracle and inference.learns(config)
         return control.epoch(config, sac_spec, state, acting, lambda s, k: make_pool(s, replay, k), waits, key)
 
-    parts = {"control": learn_control, **imagined.parts} | ({} if oracle else {"inference": learn_inference})
+    parts = {"control": learn_control, **({} if oracle else {"inference": learn_inference}), **imagined.parts}
     return Agent(init, begin, act, observe, parts, describe, gross_reward=imagined.gross_reward)

@@ -84,7 +84,8 @@ def predict(
 def train_step(state: State, batch: Batch, config: Config) -> tuple[State, Metrics]:
     """One Adam step on the mean squared error of the gross reward."""
     found = statistics.scale(statistics.merge(statistics.init(batch.task[0]), batch.task, batch.weight))
-    task_scale = jax.tree.map(lambda old, new: old + SCALE_RATE * (new - old), state.task_scale, found)
+    rate = SCALE_RATE * jnp.any(batch.weight > 0.0)
+    task_scale = jax.tree.map(lambda old, new: old + rate * (new - old), state.task_scale, found)
 
     def loss(params: Any) -> Float[Array, ""]:
         error = predict(params, task_scale, batch.x, batch.task, config) - batch.x.gross_reward

@@ -34,7 +34,7 @@ class Config:
     """Data collection and evaluation."""
 
     num_envs: int = 32
-    """Environments stepped in parallel; each collects one training task per epoch."""
+    """Environments stepped in parallel; each plays one task per epoch."""
     replay_rows: int = 5000
     """Capacity of the replay, in rows of one horizon each."""
     initial_episodes: int | None = None
@@ -60,7 +60,8 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> 
       num_seeds: seeds trained at once, by vmap over whole epochs.
 
     Raises:
-      ConfigurationError: a size is not positive, the initial data does not fit the replay, or an unknown `eval_tasks`.
+      ConfigurationError: a size is not positive, the initial data does not fit the replay, an unknown `eval_tasks`, or
+        tasks that cannot be imagined.
     """
     num_train = env.train_tasks.family.shape[0]
     num_initial = num_train if config.initial_episodes is None else config.initial_episodes
@@ -88,7 +89,7 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> 
         key_tasks, key_roll = jax.random.split(key)
         tasks = env.sample_tasks(key_tasks, "train", num)
         if imagined is not None:
-            tasks = rollout.select(imagined, beyond(jax.random.fold_in(key_tasks, 1), tasks, env.train_tasks), tasks)
+            tasks = rollout.select(imagined, beyond(jax.random.fold_in(key, 2), tasks, env.train_tasks), tasks)
         memory = agent.begin(agent_state, num)
         _, unrolled = rollout.unroll(env, agent, agent_state, memory, tasks, key_roll, horizon, True, imagined=imagined)
         return jax.tree.map(lambda x: x.swapaxes(0, 1), unrolled.transitions)
@@ -141,18 +142,26 @@ def _check_imagined(config: Config, agent: Agent, spec: EnvSpec) -> None:
     share = config.imagined_episodes
     if not 0.0 <= share < 1.0:
         raise ConfigurationError(f"imagined_episodes must be in [0, 1), got {share}")
+    if share and not num_imagined(config):
+        raise ConfigurationError(
+            f"imagined_episodes={share:g} of num_envs={config.num_envs} is no whole episode: use more of either"
+        )
+    if share and not spec.stationary:
+        raise ConfigurationError(f"tasks of {spec.name} change in mid-episode: use --imagined_episodes=0")
     if share and not spec.same_dynamics:
         raise ConfigurationError(
             f"tasks of {spec.name} differ in how bodies move, which cannot be imagined: use --imagined_episodes=0"
         )
     if share and agent.gross_reward is None:
-        raise ConfigurationError("imagined tasks are paid by a model of rewards: use --reward_model_updates=100 or so")
+        raise ConfigurationError(
+            "imagined tasks need a model of rewards: use --reward_model_updates=100 or so, or --imagined_episodes=0"
+        )
 
 
 def beyond(key: PRNGKeyArray, tasks: Any, known: Any) -> Any:
-    """Tasks [n] on the straight line from other known ones of their family through `tasks` [n].
+    """Tasks [n] on the straight lines from random known ones of their families through `tasks` [n].
 
-    Each lies beyond its task by up to the distance of the two.
+    Each lies beyond its task by up to the distance of the two; the random one may be the task itself.
     """
     key_other, key_distance = jax.random.split(key)
     same_family = tasks.family[:, None] == known.family

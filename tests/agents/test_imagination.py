@@ -137,14 +137,18 @@ def test_a_share_of_the_episodes_is_imagined_after_the_first_epoch():
     [
         ({"imagined_episodes": 1.0}, AGENT, {}, r"imagined_episodes must be in \[0, 1\), got 1.0"),
         ({"imagined_episodes": 0.4}, counting_agent(), {}, "use --reward_model_updates=100 or so"),
+        ({"imagined_episodes": float("nan")}, AGENT, {}, r"imagined_episodes must be in \[0, 1\), got nan"),
+        ({"imagined_episodes": 0.1}, AGENT, {}, "imagined_episodes=0.1 of num_envs=3 is no whole episode"),
+        ({"imagined_episodes": 0.4, "num_envs": 1}, AGENT, {}, "imagined_episodes=0.4 of num_envs=1 is no whole"),
         ({"imagined_episodes": 0.4}, AGENT, {"same_dynamics": False}, "differ in how bodies move"),
+        ({"imagined_episodes": 0.4}, AGENT, {"stationary": False}, "change in mid-episode: use --imagined_episodes=0"),
     ],
 )
 def test_tasks_that_cannot_be_imagined(changes, agent, spec, message):
     env = helpers.environment()
     env = env._replace(spec=env.spec._replace(**spec))
     with pytest.raises(ConfigurationError, match=message) as caught:
-        trainer.make(env, agent, trainer.Config(num_envs=3, replay_rows=8, **changes))
+        trainer.make(env, agent, trainer.Config(**({"num_envs": 3, "replay_rows": 8} | changes)))
     assert "\n" not in str(caught.value)
 
 
@@ -152,6 +156,9 @@ def test_tasks_that_cannot_be_imagined(changes, agent, spec, message):
     ("changes", "message"),
     [
         ({"reward_model_updates": -1}, "reward_model_updates must be >= 0, got -1"),
+        ({"reward_model": dataclasses.replace(MODEL, batch_size=0)}, "batch_size and hidden_sizes must be >= 1, got 0"),
+        ({"reward_model": dataclasses.replace(MODEL, hidden_sizes=(8, 0))}, r"must be >= 1, got 64 and \(8, 0\)"),
+        ({"reward_model": dataclasses.replace(MODEL, learning_rate=0.0)}, "learning_rate must be positive, got 0.0"),
         ({"resting_potential": True}, "pays for standing still is not known"),
         ({"vae": dataclasses.replace(CONFIG.vae, progress_weight=1.0)}, "pays for standing still is not known"),
     ],
