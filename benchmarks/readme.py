@@ -214,7 +214,7 @@ sees it, with all of these, and the whole stack.
 
 SECTION = """\
 Zero-shot first episode on held-out tasks, deterministic policy, `--preset=fast`, one core of a 2-core machine per
-run (`cheetah_multitask`: both). A return counts as reached when the mean of three evaluations in a row is at least as
+run (`cheetah_vel` and `cheetah_multitask`: both). A return counts as reached when the mean of three evaluations in a row is at least as
 high. Figures: dashed, the reference levels; several seeds are thin lines, with their interquartile mean and its 95 %
 bootstrap interval:
 
