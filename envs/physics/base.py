@@ -5,6 +5,8 @@ integration state (everything the next step depends on), so a step is a pure fun
 written with one engine continues on another.
 """
 
+import contextlib
+import io
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -13,7 +15,9 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 from jaxtyping import Array, Bool, Float
-from mujoco import mjx
+
+with contextlib.redirect_stdout(io.StringIO()):  # it prints that warp is missing, which nobody needs to know of here
+    from mujoco import mjx
 
 
 class PhysicsState(NamedTuple):

@@ -16,6 +16,12 @@ def test_a_single_cpu_has_a_thread_to_spare(monkeypatch, cpus):
     assert os.environ.get("PJRT_NPROC") == ("2" if cpus == 1 else None)
 
 
+def test_a_missing_optional_engine_is_no_first_line_of_a_run():
+    code = "import sys; sys.modules['warp'] = None; import envs; envs.make('cheetah_vel')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0 and done.stdout == ""
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot bind processes to a CPU")
 def test_many_simulations_on_one_cpu_do_not_hang(tmp_path):
