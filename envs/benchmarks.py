@@ -178,7 +178,7 @@ def _ranges(
     """Training and test ranges, the given ones or the preset's; they must be disjoint."""
     default = presets[choose("preset", preset, presets)]
     train, test = (
-        ranges_of(name, given) if given else usual
+        ranges_of(name, usual if given is None else given)
         for name, given, usual in (("train", train, default[0]), ("test", test, default[1]))
     )
     check_disjoint(train, test)
@@ -270,7 +270,7 @@ BENCHMARKS: dict[str, Callable[..., Benchmark]] = {
         np.concatenate([0.8 * _unit(_FRONT), 1.2 * _unit(_FRONT)]),
         1.6 * _unit(_FRONT),
         1.6 * _unit(_BACK),
-    ),
+    )._replace(smooth=True),
     "humanoid_dir_grid": lambda: _line(humanoid.body(), "direction", r.humanoid_dir, _unit(_GRID_ANGLES)),
     "hopper_mass": lambda: _line(hopper.body(), "run", r.run_forward, _GRID_SCALES, _MASS),
     "hopper_friction": lambda: _line(hopper.body(), "run", r.run_forward, _GRID_SCALES, _FRICTION),

@@ -1,6 +1,8 @@
 """Benchmarks by name."""
 
 import inspect
+import math
+import numbers
 from typing import Any
 
 import jax
@@ -22,6 +24,7 @@ MODES: dict[str, dict[str, float]] = {
 }
 """When a task changes in mid-episode: each mode's options with their defaults."""
 LOCATION_HORIZON = 800
+MAX_SEED = 2**32 - 1
 
 
 def _non_stationary(env: Environment, benchmark: Benchmark, mode: str, options: dict[str, float]) -> Environment:
@@ -55,8 +58,10 @@ def _mode_options(mode: str | None, given: dict[str, float | None]) -> dict[str,
         if name not in known:
             takers = ", ".join(m for m, options in MODES.items() if name in options)
             raise ConfigurationError(f"{name} is an option of mode {takers}, not of {mode or 'a stationary benchmark'}")
-        if not isinstance(value, int | float):
+        if not isinstance(value, numbers.Real) or not math.isfinite(value):
             raise ConfigurationError(f"{name} must be a number, got {value!r}")
+        if name == "period" and value != int(value):
+            raise ConfigurationError(f"period must be a whole number of steps, got {value}")
     return known | chosen
 
 
@@ -84,8 +89,11 @@ def _restricted(benchmark: Benchmark, only: str, mode: str | None) -> Benchmark:
 def _check_integers(**values: Any) -> None:
     """Raise `ConfigurationError` for a value that is given and no integer."""
     for name, value in values.items():
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+        if value is not None and (not isinstance(value, numbers.Integral) or isinstance(value, bool)):
             raise ConfigurationError(f"{name} must be an integer, got {value!r}")
+    seed = values["seed"]
+    if seed is None or not 0 <= seed <= MAX_SEED:
+        raise ConfigurationError(f"seed must be in [0, {MAX_SEED}], got {seed}")
 
 
 def names() -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Task sets: how the tasks of a benchmark are drawn, split and labelled. All randomness comes from JAX keys."""
 
+import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,9 @@ class SubTask(NamedTuple):
 
 
 def check_range(low: float, high: float) -> Range:
-    """Return (low, high), or raise `ConfigurationError` if the ends are swapped or equal."""
+    """Return (low, high), or raise `ConfigurationError` if the ends are swapped, equal or not finite."""
+    if not math.isfinite(low) or not math.isfinite(high):
+        raise ConfigurationError(f"range [{low}, {high}] must have finite ends")
     if low > high:
         raise ConfigurationError(f"range [{low}, {high}] has its ends swapped: write [{high}, {low}]")
     if low == high:
@@ -34,15 +37,20 @@ def check_range(low: float, high: float) -> Range:
     return low, high
 
 
-def ranges_of(name: str, given: Ranges | str) -> Ranges:
-    """The ranges given, or those of a text such as `0:0.5,3:3.5`; raises `ConfigurationError` for any other text."""
-    if not isinstance(given, str):
-        return given
+def ranges_of(name: str, given: Any) -> Ranges:
+    """The ranges given, as pairs of numbers or as a text such as `0:0.5,3:3.5`.
+
+    Raises:
+      ConfigurationError: it is neither, or a range is swapped, empty or not finite.
+    """
     try:
-        pairs = [tuple(map(float, pair.split(":"))) for pair in given.split(",")]
-        return tuple((low, high) for low, high in pairs)
-    except ValueError:
+        pairs = [pair.split(":") for pair in given.split(",")] if isinstance(given, str) else given
+        ranges = [(float(low), float(high)) for low, high in pairs]
+    except (TypeError, ValueError):
         raise ConfigurationError(f"{name} must be ranges such as 0:0.5,3:3.5, got {given!r}") from None
+    if not ranges:
+        raise ConfigurationError(f"{name} must be ranges such as 0:0.5,3:3.5, got none")
+    return tuple(check_range(low, high) for low, high in ranges)
 
 
 def check_disjoint(train: Sequence[Range], test: Sequence[Range]) -> None:
@@ -112,6 +120,8 @@ def box(low: float, high: float, size: int) -> Draw:
 
 def disc(*radii: Range, angles: Range = (0.0, 2 * jnp.pi)) -> Draw:
     """Points [x, y] uniform by area over rings: the squared radius is uniform over a union of intervals."""
+    if negative := [r for r in radii if r[0] < 0.0]:
+        raise ConfigurationError(f"radii cannot be negative, got {list(negative[0])}")
     squares = [(low**2, high**2) for low, high in (check_range(*r) for r in radii)]
 
     def draw(key, n):

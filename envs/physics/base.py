@@ -16,6 +16,8 @@ import mujoco
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from envs.errors import ConfigurationError
+
 with contextlib.redirect_stdout(io.StringIO()):  # it prints that warp is missing, which nobody needs to know of here
     from mujoco import mjx
 
@@ -99,11 +101,15 @@ def from_model(
 
     Args:
       engine: its name.
-      model: what it has loaded. Its actuators are motors on single joints.
+      model: what it has loaded.
       step: takes `state.model` into account, and makes `state.derived` current.
       complete: does so for a state that no step led to.
       varied: fields of the model in which simulations differ.
+
+    Raises:
+      ConfigurationError: an actuator is none that a `PhysicsState` describes.
     """
+    _check_actuators(model)
 
     def init(qpos: jax.Array, qvel: jax.Array) -> PhysicsState:
         own = {name: jnp.asarray(getattr(model, name), jnp.result_type(float)) for name in varied}
@@ -125,6 +131,20 @@ def from_model(
         nv=model.nv,
         model=model,
     )
+
+
+def _check_actuators(model: mujoco.MjModel) -> None:
+    """Raise `ConfigurationError` unless all actuators are motors without memory on joints, whose range is known."""
+    if model.na:
+        raise ConfigurationError("actuators with an activation state are not supported: use motors")
+    for i in range(model.nu):
+        name = repr(model.actuator(i).name or i)
+        if model.actuator_trntype[i] != mujoco.mjtTrn.mjTRN_JOINT:
+            raise ConfigurationError(f"actuator {name} must drive a joint")
+        if not model.actuator_ctrllimited[i]:
+            raise ConfigurationError(f'actuator {name} needs a range of its control, such as ctrlrange="-1 1"')
+        if model.actuator_biastype[i] != mujoco.mjtBias.mjBIAS_NONE or model.actuator_gainprm[i, 0] != 1.0:
+            raise ConfigurationError(f"actuator {name} must be a motor")
 
 
 def cold_start(qpos: jax.Array, qvel: jax.Array, nu: int = 0) -> PhysicsState:

@@ -1,6 +1,7 @@
 """MuJoCo models: Gymnasium's files, and the two variants every body comes in."""
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -18,27 +19,42 @@ error and no other body's. But MJX runs every simulation as long as the slowest,
 it 2.7 (cheetah) and 2.0 (ant) times as fast on a CPU."""
 
 
+_lock = threading.Lock()
+_quiet = 0
+"""Threads that need MuJoCo to be quiet."""
+_before: mujoco.MjLogConfig | None = None
+"""Its setting before the first of them came."""
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep MuJoCo from printing warnings and from writing MUJOCO_LOG.TXT; errors are still raised.
 
-    The files of models are not ours to complain of, and divergence is reported by the environment.
+    The files of models are not ours to complain of, and divergence is reported by the environment. The setting is of
+    the whole process: the last thread that needs quiet restores what the first one found.
     """
-    before, silent = mujoco.MjLogConfig.get(), mujoco.MjLogConfig.get()
-    silent.logto_console = silent.logto_file = False
-    silent.set()
+    global _quiet, _before
+    with _lock:
+        if not _quiet:
+            _before, silent = mujoco.MjLogConfig.get(), mujoco.MjLogConfig.get()
+            silent.logto_console = silent.logto_file = False
+            silent.set()
+        _quiet += 1
     try:
         yield
     finally:
-        before.set()
+        with _lock:
+            _quiet -= 1
+            if not _quiet and _before is not None:
+                _before.set()
 
 
 @cache
 def load(file: str, variant: str = "fast", timestep: float | None = None) -> mujoco.MjModel:
-    """Compile a model file of the `gymnasium` package.
+    """Compile a model file of the `gymnasium` package, or of one's own.
 
     Args:
-      file: file name, for example `half_cheetah.xml`.
+      file: file name, for example `half_cheetah.xml`, or an absolute path.
       variant: `reference` is the file as shipped, with Newton in place of PGS (which MJX lacks);
         `fast` also replaces RK4, four times the work, by semi-implicit Euler, and bounds the solver's iterations.
       timestep: seconds per substep, or None for the file's.
@@ -47,12 +63,14 @@ def load(file: str, variant: str = "fast", timestep: float | None = None) -> muj
       A model shared by all callers: do not write to it.
 
     Raises:
-      ConfigurationError: unknown variant, or gymnasium does not ship the file.
+      ConfigurationError: unknown variant, or there is no such file.
     """
     choose("model variant", variant, VARIANTS)
     import gymnasium  # imports a lot; only model loading needs it
 
-    path = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / file
+    path = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets" / file  # or `file` itself, if absolute
+    if Path(file).is_absolute() and not path.exists():
+        raise ConfigurationError(f"there is no model file {file}")
     if not path.exists():
         raise ConfigurationError(
             f"gymnasium {gymnasium.__version__} ships no model file {file}: install gymnasium>=1.1"

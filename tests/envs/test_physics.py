@@ -236,6 +236,44 @@ def test_divergence_is_silent(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_many_threads_are_silent_together():
+    """The last of them restores what the first one found."""
+    found = mujoco.MjLogConfig.get().logto_console
+    with models.quiet(), models.quiet():
+        assert not mujoco.MjLogConfig.get().logto_console
+    first, second = models.quiet(), models.quiet()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not mujoco.MjLogConfig.get().logto_console
+    second.__exit__(None, None, None)
+    assert mujoco.MjLogConfig.get().logto_console == found
+
+
+@pytest.mark.parametrize(
+    ("actuator", "message"),
+    [
+        ('<motor joint="hinge" name="knee"/>', """actuator 'knee' needs a range of its control"""),
+        ('<position joint="hinge" ctrlrange="-1 1"/>', "actuator 0 must be a motor"),
+        ('<motor site="tip" ctrlrange="-1 1"/>', "must drive a joint"),
+        ('<general joint="hinge" ctrlrange="-1 1" dyntype="integrator"/>', "activation state"),
+        ('<motor joint="hinge" ctrlrange="-1 1" gear="3"/>', ""),
+    ],
+)
+def test_actuators_that_a_state_does_not_describe_are_refused(tmp_path, actuator, message):
+    body = '<body name="leg"><joint name="hinge"/><geom size="0.1"/><site name="tip"/></body>'
+    file = tmp_path / "own.xml"
+    file.write_text(f"<mujoco><worldbody>{body}</worldbody><actuator>{actuator}</actuator></mujoco>")
+    if not message:
+        assert native.make(models.load(str(file))).ctrl_range == ((-1.0, 1.0),)
+        return
+    with pytest.raises(ConfigurationError, match=message) as error:
+        native.make(models.load(str(file)))
+    assert "\n" not in str(error.value)
+    with pytest.raises(ConfigurationError, match=f"there is no model file {file}x"):
+        models.load(f"{file}x")
+
+
 def test_reference_variant_is_the_file_as_shipped():
     ant = models.load("ant.xml", "reference")
     assert ant.opt.integrator == mujoco.mjtIntegrator.mjINT_RK4

@@ -157,6 +157,17 @@ def test_sample_tasks_is_balanced():
         (lambda: envs.make("cheetah_vel", num_test_tasks="x"), "num_test_tasks must be an integer, got 'x'"),
         (lambda: envs.make("cheetah_vel_ood", preset=1), "unknown preset 1: known: moss, ldm"),
         (lambda: envs.make("cheetah_vel_ood", train="2,4"), "train must be ranges such as 0:0.5,3:3.5, got '2,4'"),
+        (lambda: envs.make("cheetah_vel_ood", train=5), "train must be ranges such as 0:0.5,3:3.5, got 5"),
+        (lambda: envs.make("cheetah_vel_ood", train=(2.0, 4.0)), r"train must be ranges .* got \(2.0, 4.0\)"),
+        (lambda: envs.make("cheetah_vel_ood", train=""), "train must be ranges"),
+        (lambda: envs.make("cheetah_vel_ood", train=()), "train must be ranges .* got none"),
+        (lambda: envs.make("cheetah_vel_ood", test="5:inf"), r"range \[5.0, inf\] must have finite ends"),
+        (lambda: envs.make("ant_goal_ood", train="-1:2"), r"radii cannot be negative, got \[-1.0, 2.0\]"),
+        (lambda: envs.make("cheetah_dir_nonstat", period=float("nan")), "period must be a number, got nan"),
+        (lambda: envs.make("cheetah_dir_nonstat", period=0.5), "period must be a whole number of steps, got 0.5"),
+        (lambda: envs.make("cheetah_vel", mode="location", distance=float("inf")), "distance must be a number"),
+        (lambda: envs.make("cheetah_vel", seed=-1), r"seed must be in \[0, 4294967295\], got -1"),
+        (lambda: envs.make("cheetah_vel", seed=2**32), r"seed must be in \[0, 4294967295\]"),
         (lambda: tasks.uniform((2.0, 2.0)), "is empty"),
         (lambda: tasks.disc((2.0, 1.0)), "swapped"),
         (lambda: tasks.spread(2.0, 1.0), "swapped"),
@@ -166,6 +177,12 @@ def test_wrong_input_is_one_line(build, message):
     with pytest.raises(ConfigurationError, match=message) as error:
         build()
     assert "\n" not in str(error.value)
+
+
+def test_numbers_of_numpy_are_numbers():
+    env = envs.make("point_robot", seed=np.uint32(2**32 - 1), horizon=np.int64(7))
+    assert env.spec.horizon == 7
+    assert envs.make("ant_goal_grid", mode="drift").spec.stationary is False
 
 
 def test_overlapping_sets_are_refused_unless_said_otherwise():
