@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 import envs
-from experiments import cli, normalizers, presets, setup
+from experiments import cli, normalizers, offline_presets, setup
 from metarl_jax.agents import comrl
 from metarl_jax.analysis.evaluation import Normalizer
 from metarl_jax.data import offline, offline_file
@@ -57,13 +57,13 @@ def presets_for(preset: str, env: str, options: tuple[str, ...] = ()) -> Config:
     Raises:
       ConfigurationError: unknown preset or environment.
     """
-    setup.spec_of(preset, env, options, presets.OFFLINE_PRESETS)
+    setup.spec_of(preset, env, options, offline_presets.PRESETS)
     config = Config(env=env, preset=preset, env_options=options)
     if preset == "reference":
-        agent, epochs = presets.offline_reference(env)
+        agent, epochs = offline_presets.reference(env)
         run = RunConfig(epochs=epochs, eval_every=5)
         return dataclasses.replace(config, agent=agent, run=run, wrong_extreme_contexts=True)
-    return dataclasses.replace(config, agent=presets.offline_small(env), run=RunConfig(minutes=10.0, eval_every=5))
+    return dataclasses.replace(config, agent=offline_presets.small(env), run=RunConfig(minutes=10.0, eval_every=5))
 
 
 def load(config: Config, env: envs.Environment) -> tuple[OfflineData, Metadata, Normalizer]:

@@ -28,6 +28,12 @@ def test_what_a_preset_learns_can_be_stored(algorithm, settings, benchmark, pres
     assert structure(restored) == structure(shapes)
 
 
+def test_tasks_are_imagined_where_they_stay():
+    still, moving = (make("cheetah_vel_ood", mode=mode).spec for mode in (None, "drift"))
+    assert [presets.fast(spec)[1].imagined_episodes for spec in (still, moving)] == [0.6, 0.0]
+    moss.make(presets.fast(moving)[0], moving)
+
+
 def test_base_tasks_are_counted_where_a_benchmark_is_not_known():
     one, three = (helpers.spec("own", families=names) for names in (("run",), ("run", "jump", "flip")))
     assert [presets.paper(spec)[0].vae.num_components for spec in (one, three)] == [1, 3]
