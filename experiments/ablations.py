@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import arms, cli, moss
+from experiments import arms, cli, moss, setup
 from experiments.arms import Arm, Comparison, mixture
 
 
@@ -22,6 +22,7 @@ def comparison(env: str) -> Comparison:
     fast = moss.presets_for("fast", env)
     size = fast.agent.vae.latent_size
     real = Arm("moss", ("--imagined_episodes=0", "--reward_model_updates=0"))
+    stationary = setup.spec_of("fast", env, ()).stationary  # the contrastive loss needs one task per episode
     return Comparison(
         "MoSS and what its parts are worth",
         env,
@@ -31,7 +32,7 @@ def comparison(env: str) -> Comparison:
             "trajectory-level inference": Arm("moss", ("--online_inference=False",)),
             "four Gaussians": mixture(4),
             "one Gaussian of their size": Arm("moss", (f"--vae.latent_size={4 * size}",)),
-            "contrastive loss": Arm("moss", ("--vae.contrastive_weight=0.1",)),
+            **({"contrastive loss": Arm("moss", ("--vae.contrastive_weight=0.1",))} if stationary else {}),
             "posterior sample": Arm("moss", ("--belief=sample",)),
             "oracle": Arm("moss", ("--belief=oracle",)),
         },

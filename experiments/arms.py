@@ -174,6 +174,12 @@ def train(jobs: int, commands: Iterable[Command | None]) -> None:
     side_by_side(jobs, [command for command in commands if command])
 
 
+def check_possible(env: str, arm: Arm) -> None:
+    """Raise `ConfigurationError` for an arm whose algorithm or settings the benchmark does not suit."""
+    module: Any = importlib.import_module(cli.ALGORITHMS[arm.algorithm])
+    module.build(cli.configure(module, [f"--env={env}", *arm.flags]))
+
+
 def check_same(run: Path, arm: Arm, env: str, stored: dict[str, Any]) -> None:
     """Raise `ConfigurationError` if a run that is there was trained with other settings than the arm's."""
     module: Any = importlib.import_module(cli.ALGORITHMS[arm.algorithm])
@@ -204,6 +210,9 @@ def compare(comparison: Comparison, config: Config, folder: Path) -> None:
         runs[name] = [folder / "-".join(map(str, (plain, *group))) for group in groups]
         for group, run in zip(groups, runs[name], strict=True):
             commands.append(command(comparison.env, arm, group, budget, run))
+    if any(commands):  # no arm has run yet when one is refused
+        for arm in comparison.arms.values():
+            check_possible(comparison.env, arm)
     train(config.jobs, commands)
     found = {
         name: [

@@ -29,6 +29,8 @@ USAGE = 2
 """Exit code of a wrong input."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 """What the system calls a full disk, or a user's full share of it."""
+NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG)
+"""What it says of a place where nothing can be written, or not that."""
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C stopped, where that is not a run, which ends in good order."""
 
@@ -51,7 +53,7 @@ def main(module: Any, argv: Sequence[str] | None = None) -> int:
 
 
 def guarded(command: Callable[[], int]) -> int:
-    """Turn wrong inputs, and a full disk, into one line on stderr and exit code 2; show warnings as one line too."""
+    """Turn wrong inputs, and places that take no file, into one line and exit code 2; show warnings as one line too."""
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
         return command()
@@ -59,9 +61,12 @@ def guarded(command: Callable[[], int]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
     except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        if error.errno in NOT_WRITABLE:
+            print(f"error: {error.strerror}{where}: name another place", file=sys.stderr)
+            return USAGE
         if error.errno not in DISK_FULL:
             raise
-        where = f" ({error.filename})" if error.filename else ""
         print(
             f"error: {error.strerror}{where}: free some; a run goes on from its last save with --resume",
             file=sys.stderr,
@@ -178,6 +183,14 @@ def parse_options(options: Sequence[str], flag: str = "--env_options") -> dict[s
             with contextlib.suppress(ValueError):
                 parsed[name] = kind(value)
     return parsed
+
+
+def check_counts(**counts: int | Sequence[int]) -> None:
+    """Raise `ConfigurationError` for a count below 1, or none of several."""
+    for name, given in counts.items():
+        values = (given,) if isinstance(given, int) else given
+        if not values or min(values) < 1:
+            raise ConfigurationError(f"--{name} must be at least 1, got {' '.join(map(str, values)) or 'none'}")
 
 
 def parse(config_type: type, argv: list[str], default: Any = None, description: str | None = None) -> Any:

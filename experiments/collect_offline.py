@@ -26,7 +26,7 @@ from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import collection, compilation, epochs, guard, interrupt, trainer
 from metarl_jax.training.checkpoint import Checkpoints
 from metarl_jax.training.collection import Behaviour, Collector
-from metarl_jax.training.logging import Terminal, write_json
+from metarl_jax.training.logging import Terminal, read_metrics, write_json
 from metarl_jax.types import Transition
 
 FAILED = 1
@@ -154,6 +154,10 @@ class _Run:
         restored = self.checkpoints.restore(shapes, discard=True)
         self.epoch = restored[1]["epoch"] if restored else 0
         self.num_agents = shapes.epoch.shape[0]
+        self.progress = work / "progress.jsonl"
+        if self.progress.exists():  # without what a kill kept from being saved
+            told = [record for record in read_metrics(self.progress) if record["epoch"] <= self.epoch]
+            self.progress.write_text("".join(json.dumps(record) + "\n" for record in told))
         terminal.table(env.spec.name, self._header(env, shapes, bool(restored)))
         self._compile(shapes)
         self.state = restored[0] if restored else jax.block_until_ready(self.init(self.key_init))
@@ -201,7 +205,9 @@ class _Run:
             seconds = time.monotonic() - began
             self.epoch += 1
             if bad := guard.nonfinite(means, self.state.agent):
-                self.terminal.say(f"error: {bad[0]} is not finite in epoch {self.epoch}; another --seed may do")
+                self.terminal.say(
+                    f"error: {bad[0]} is not finite in epoch {self.epoch}; another --seed and --out may do"
+                )
                 return FAILED
             if self.epoch in self.stored_at:
                 self._store(self.stored_at.index(self.epoch))
@@ -234,7 +240,7 @@ class _Run:
         os.replace(part, self._file(index))
         returns = np.asarray(found.returns).mean(1)
         record = {"epoch": self.epoch, "env_steps": self.env_steps[index], "returns": returns.tolist()}
-        with (self.work / "progress.jsonl").open("a") as log:
+        with self.progress.open("a") as log:
             log.write(json.dumps(record) + "\n")
         self._save()
         self.terminal.say(

@@ -1,11 +1,9 @@
 """Algorithms on one benchmark, with the same loop and budget: python -m experiments.compare --algorithms moss timrl."""
 
 import dataclasses
-import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from experiments import arms, cli
 from experiments.arms import Arm, Comparison
@@ -39,9 +37,6 @@ def comparison(env: str, algorithms: Sequence[str]) -> Comparison:
 def compare(config: Config) -> int:
     """Run what is missing, then write the figures and the JSON file."""
     chosen = comparison(config.env, config.algorithms)
-    for arm in chosen.arms.values():  # an algorithm that the benchmark does not suit is refused before any has run
-        module: Any = importlib.import_module(cli.ALGORITHMS[arm.algorithm])
-        module.build(cli.configure(module, [f"--env={config.env}", *arm.flags]))
     arms.compare(chosen, config, Path(config.out) / f"algorithms_{config.env}")
     return 0
 

@@ -66,8 +66,8 @@ def named(paths: Sequence[str]) -> dict[str, str]:
     """Short names of runs: their methods, told apart by the directories' names where two have the same."""
     methods = [config_of(path).agent.method for path in paths]
     return {
-        method if methods.count(method) == 1 else f"{method} ({Path(path).name})": path
-        for method, path in zip(methods, paths, strict=True)
+        method if methods.count(method) == 1 else f"{method} ({place})": path
+        for method, path, place in zip(methods, paths, rundir.short(paths), strict=True)
     }
 
 

@@ -73,9 +73,11 @@ def load(
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, eval_tasks=tasks))
     experiment = module.build(config, episodes=episodes)
     rundir.check_data(run, experiment)
-    checkpoints = Checkpoints(Path(run) / "checkpoints")
-    restored = checkpoints.restore(loop.template(experiment.trainer))
-    checkpoints.close()
+    restored = None
+    if (folder := Path(run) / "checkpoints").is_dir():
+        checkpoints = Checkpoints(folder, read_only=True)
+        restored = checkpoints.restore(loop.template(experiment.trainer))
+        checkpoints.close()
     if restored is None:
         raise ConfigurationError(f"{run} has no checkpoint yet")
     return experiment, *restored
@@ -85,8 +87,8 @@ def evaluate(config: Config) -> int:
     """Print the table, and write the JSON file if one is asked for."""
     if config.episodes < 1:
         raise ConfigurationError(f"--episodes must be at least 1, got {config.episodes}")
-    if config.json and not Path(config.json).absolute().parent.is_dir():
-        raise ConfigurationError(f"--json: there is no directory for {config.json}")
+    if config.json and (not Path(config.json).absolute().parent.is_dir() or Path(config.json).is_dir()):
+        raise ConfigurationError(f"--json: {config.json} is not a file in a directory that exists")
     compilation.configure()
     experiment, state, info = load(
         config.run, config.episodes, config.tasks, physics=config.physics, variant=config.variant

@@ -46,10 +46,11 @@ def group(runs: Sequence[str]) -> dict[str, list[curves.Curve]]:
         settings = {k: v for k, v in content["config"].items() if k not in RUN_FIELDS | {"run"}}
         key = (f"{content['algorithm']}, {content['environment']['name']}", json.dumps(settings, sort_keys=True))
         groups.setdefault(key, []).extend(curves.curves(evaluated(run)))
-        first.setdefault(key, Path(run).name)
+        first.setdefault(key, run)
     names = [name for name, _ in groups]
+    places = dict(zip(first.values(), rundir.short(list(first.values())), strict=True))
     return {
-        name if names.count(name) == 1 else f"{name} ({first[name, settings]})": members
+        name if names.count(name) == 1 else f"{name} ({places[first[name, settings]]})": members
         for (name, settings), members in groups.items()
     }
 

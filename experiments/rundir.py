@@ -6,6 +6,7 @@ import json
 import platform
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -48,9 +49,14 @@ def check_free(run_dir: str) -> Path:
         raise ConfigurationError(f"--run_dir: {path} holds a run: use --resume={path}, or name another directory")
     if path.exists() and not path.is_dir():
         raise ConfigurationError(f"--run_dir: {path} is not a directory")
-    if path.exists() and any(path.iterdir()):
+    if path.exists() and not all(_is_empty_start(inside) for inside in path.iterdir()):
         raise ConfigurationError(f"--run_dir: {path} is not empty")
     return path
+
+
+def _is_empty_start(path: Path) -> bool:
+    """Whether this is all that a run leaves which was killed before it could say what it is."""
+    return path.name == "checkpoints" and path.is_dir() and not any(path.iterdir())
 
 
 def describe(path: Path, algorithm: str, config: Any, experiment: Experiment) -> None:
@@ -93,9 +99,12 @@ def read(path: Path | str, flag: str) -> dict[str, Any]:
     """
     file = Path(path) / "config.json"
     try:
-        return json.loads(file.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        content = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"{flag}: {path} is not a run directory (no readable config.json)") from error
+    if not isinstance(content, dict) or not {"algorithm", "config", "environment"} <= set(content):
+        raise ConfigurationError(f"{flag}: {path} is not a run directory (its config.json is another program's)")
+    return content
 
 
 def fill(default: Any, values: dict[str, Any], path: Path | str) -> Any:
@@ -137,6 +146,16 @@ def portable(argument: str) -> str:
     """
     flag, equals, value = argument.rpartition("=")
     return f"{flag}{equals}{Path(value).name}" if Path(value).is_absolute() else argument
+
+
+def short(paths: Sequence[str]) -> list[str]:
+    """As many last names of each path as it takes to tell them apart; paths that are given twice stay the same."""
+    whole = [Path(path).absolute().parts for path in paths]
+    for count in range(1, max(map(len, whole), default=0) + 1):
+        names = ["/".join(parts[-count:]) for parts in whole]
+        if len(set(names)) == len(set(whole)):
+            return names
+    return list(paths)
 
 
 def version(package: str) -> str | None:

@@ -1,5 +1,6 @@
 """An `Evaluation` in numbers. The reported return is that of the first episode, which starts without any knowledge."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -113,7 +114,9 @@ def clusters(components: np.ndarray, family: np.ndarray) -> dict[str, Any]:
 def save(path: Path, evaluation: Evaluation, tasks: HeldOutTasks) -> None:
     """Write an evaluation [S, ...] on the host, so that figures can be drawn without the environment."""
     arrays = {name: x for name, x in evaluation._asdict().items() if x is not None}
-    np.savez_compressed(path, **arrays, **tasks._asdict())
+    part = path.with_name(f"{path.stem}.part.npz")
+    np.savez_compressed(part, **arrays, **tasks._asdict())
+    os.replace(part, path)  # in one step: a reader, or a kill, never sees half a file
 
 
 def load(path: Path) -> tuple[Evaluation, HeldOutTasks]:

@@ -50,13 +50,18 @@ class Checkpoints:
     state, and a background write could see the buffers of the next epoch.
     """
 
-    def __init__(self, directory: Path | str, keep: int = 2) -> None:
-        """Open `directory`; create it if needed."""
+    def __init__(self, directory: Path | str, keep: int = 2, read_only: bool = False) -> None:
+        """Open `directory`; create it if needed.
+
+        With `read_only` nothing there is touched: another process may be saving.
+        """
+        how = {"read_only": True, "create": False, "save_interval_steps": 0} if read_only else {"max_to_keep": keep}
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, enable_async_checkpointing=False, cleanup_tmp_directories=True
+            enable_async_checkpointing=False, cleanup_tmp_directories=not read_only, **how
         )
         self.directory = Path(directory).absolute()
-        self._manager = ocp.CheckpointManager(self.directory, options=options)
+        with _quiet():
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def save(self, epoch: int, state: Any, info: dict[str, Any]) -> None:
         """Write the whole `state`, and `info`, which must be JSON.

@@ -1,5 +1,7 @@
 """Refuse what cannot fit before it starts; stop what has gone non-finite before it is saved."""
 
+import math
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -39,12 +41,22 @@ def nonfinite(metrics: Metrics, learner: Any) -> list[str]:
     return sorted((name for name, flag in bad.items() if flag), key=order.index)
 
 
-def available_memory() -> int:
-    """Free bytes on the device that JAX computes on (on the CPU: of the machine)."""
+def available_memory() -> float:
+    """Free bytes on the device that JAX computes on (on the CPU: of the machine, or of the container)."""
     stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
-    return psutil.virtual_memory().available
+    return min(psutil.virtual_memory().available, _left_in_container())
+
+
+def _left_in_container(group: Path = Path("/sys/fs/cgroup")) -> float:
+    """Bytes that the limit of a container leaves to this process; infinite where there is none."""
+    try:
+        limit = int((group / "memory.max").read_text())  # the word `max` without one
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return limit - int(stat["anon"])
+    except (OSError, ValueError, KeyError):
+        return math.inf
 
 
 def check_memory(needed: int, size: int | None = None, flag: str = "") -> None:

@@ -15,7 +15,7 @@ class Interrupt:
     """Whether one of them was Ctrl-C."""
 
     def receive(self, signum: int, frame: FrameType | None) -> None:
-        """Remember the first signal; a second Ctrl-C stops at once."""
+        """Remember the first signal; a second Ctrl-C stops as soon as the programs that are running have ended."""
         if self.ctrl_c and signum == signal.SIGINT:
             raise KeyboardInterrupt
         self.ctrl_c |= signum == signal.SIGINT

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -55,8 +56,10 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise ConfigurationError(f"--{name} must be at least {low}, got {value}")
-        if self.minutes is not None and not self.minutes > 0:
-            raise ConfigurationError(f"--minutes must be positive, got {self.minutes}")
+        if self.minutes is not None and not 0.0 < self.minutes < math.inf:
+            raise ConfigurationError(f"--minutes must be positive and finite, got {self.minutes}")
+        if math.isnan(self.save_every):
+            raise ConfigurationError("--save_every must be a number of seconds, got nan")
         if self.wandb is not None and importlib.util.find_spec("wandb") is None:
             raise ConfigurationError("--wandb needs Weights & Biases: pip install 'metarl-jax[wandb]'")
 
@@ -137,10 +140,10 @@ class _Run:
         self.tasks = HeldOutTasks.of(experiment.test_tasks)
         self.config, self.run_dir, self.signal, self.terminal = config, run_dir, signal, terminal
         self.key_init, self.key_eval = jax.random.split(jax.random.key(config.seed))
-        self.checkpoints = Checkpoints(run_dir / "checkpoints")
         self.evaluated: Evaluation | None = None
 
         shapes = template(self.trainer)
+        self.checkpoints = Checkpoints(run_dir / "checkpoints")
         restored = self.checkpoints.restore(shapes, discard=True)
         self.state: Any = None
         info: dict[str, Any] = {}
@@ -154,6 +157,7 @@ class _Run:
         if self.status and report.is_final(run_dir):
             unit = "epochs" if self.status == "completed" else "minutes"
             raise ConfigurationError(f"the {unit} of this run are done already: extend it with --{unit}")
+        report.reopen(run_dir)
         describe()
         self.constants = jax.device_put(self.trainer.constants)
         terminal.table(self.spec.name, self._header(experiment.description))
@@ -285,9 +289,9 @@ class _Run:
         damaged.save(self.epoch, self.state, {"epoch": self.epoch, "nonfinite": bad})
         damaged.close()
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        good = f"the last good checkpoint is of epoch {self.saved_epoch}" if self.saved_epoch >= 0 else "none was good"
         self.terminal.say(
-            f"error: {bad[0]}{more} is not finite in epoch {self.epoch}; the state is in {damaged.directory}, "
-            f"the last good checkpoint is of epoch {max(self.saved_epoch, 0)}"
+            f"error: {bad[0]}{more} is not finite in epoch {self.epoch}; the state is in {damaged.directory}, {good}"
         )
 
     def finish(self, status: str) -> dict[str, Any]:

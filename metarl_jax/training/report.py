@@ -31,6 +31,9 @@ FINAL = (
 )
 """What the summary repeats of the last records, besides `test_return`."""
 
+FINISHED = ("completed", "budget")
+"""Status of a run that has spent its epochs, or its minutes."""
+
 RECENT = 5
 """Evaluations that a reported score is the mean of (ER-TRL)."""
 
@@ -78,9 +81,16 @@ def recent_scores(records: Sequence[Record]) -> dict[str, np.ndarray]:
 
 
 def is_final(run_dir: Path) -> bool:
-    """Whether the run in this directory ended by itself, rather than by a kill."""
+    """Whether the run in this directory ended by itself, rather than by a signal or a kill, and all is written."""
     path = run_dir / "summary.json"
-    return path.exists() and json.loads(path.read_text())["status"] != "running"
+    return path.exists() and json.loads(path.read_text())["status"] in FINISHED
+
+
+def reopen(run_dir: Path) -> None:
+    """Take back the status of a run that goes on: whatever ends it now, it is not finished before it says so again."""
+    path = run_dir / "summary.json"
+    if path.exists():
+        write_json(path, json.loads(path.read_text()) | {"status": "running"})
 
 
 def write(
@@ -90,7 +100,9 @@ def write(
     spec: EnvSpec,
     last: tuple[Evaluation, evaluations.HeldOutTasks] | None,
 ) -> dict[str, Any]:
-    """Write summary.json, evaluation.npz and the figures; `last` is the last evaluation [S, ...] on the host.
+    """Write evaluation.npz, the figures and summary.json; `last` is the last evaluation [S, ...] on the host.
+
+    The summary comes last: a run whose status is final has everything.
 
     Returns:
       The summary.
@@ -98,10 +110,10 @@ def write(
     summary = summarise(records, status)
     found = gallery.findings(last[0], spec.stationary) if last else gallery.Findings()
     summary |= {name: x._asdict() for name, x in found._asdict().items() if x}
-    write_json(run_dir / "summary.json", summary)
     curves.draw_run(run_dir / "curves.png", records, spec.name)
     if last:
         evaluations.save(run_dir / "evaluation.npz", *last)
         place = lambda name: run_dir / f"{name}.png"  # noqa: E731
         gallery.draw(place, found, *last, spec.subtasks, spec.stationary, f"beliefs, {spec.name}")
+    write_json(run_dir / "summary.json", summary)
     return summary

@@ -195,7 +195,7 @@ def trained_for(tmp_path):
     def leave(status, budget):
         (tmp_path / "summary.json").write_text(json.dumps({"status": status}))
         config = dataclasses.asdict(cli.configure(moss, ["--env=cheetah_vel"]))
-        content = {"algorithm": "moss", "config": config | {"run": {budget.unit: budget.amount}}}
+        content = {"algorithm": "moss", "config": config | {"run": {budget.unit: budget.amount}}, "environment": {}}
         (tmp_path / "config.json").write_text(json.dumps(content))
 
     return leave
@@ -211,12 +211,21 @@ def trained_for(tmp_path):
         (compare.main, ["--algorithms"], "at least one algorithm"),
         (compare.main, ["--env=cheetah_vel"], "cheetah_vel has one class of tasks"),
         (ablations.main, ["--env=cheetah_velo"], "did you mean cheetah_vel"),
+        (sweep.main, ["--env=point_robot", "--settings", "vae_window"], "vae_window must be in [2, 20]"),
     ],
 )
-def test_wrong_input(main, argv, message, capsys):
-    assert main(argv) == 2
-    error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1
+def test_wrong_input(main, argv, message, capsys, tmp_path, monkeypatch):
+    """Before anything is trained, though but one arm be wrong."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(arms, "side_by_side", lambda *_: pytest.fail("something was trained"))
+    assert message in fails(capsys, main, *argv)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_contrastive_loss_is_ablated_where_tasks_stay():
+    left_out = {"without imagined tasks", "contrastive loss"}
+    assert left_out <= set(ablations.comparison("cheetah_vel_ood").arms)
+    assert not left_out & set(ablations.comparison("cheetah_vel_nonstat").arms)
 
 
 @pytest.mark.parametrize(

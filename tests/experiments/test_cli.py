@@ -98,6 +98,11 @@ def test_a_full_disk_is_one_line(capsys):
     assert said.startswith("error: No space left on device (run/checkpoints): free some") and said.count("\n") == 1
 
 
+def test_a_place_that_takes_no_file_is_one_line(capsys, tmp_path):
+    assert cli.guarded(lambda: tmp_path.write_text("")) == 2
+    assert capsys.readouterr().err == f"error: Is a directory ({tmp_path}): name another place\n"
+
+
 def test_other_system_errors_are_not_hidden():
     with pytest.raises(FileNotFoundError):
         cli.guarded(lambda: Path("no such file").read_text())
@@ -189,8 +194,48 @@ def test_wrong_runs_are_one_line(capsys, trained, tmp_path, as_algorithm):
     assert "--levels: '-3' is not name=value" in fails(capsys, plot.main, "--runs", str(trained), "--levels", "-3")
     assert "unknown projection" in fails(capsys, plot.main, "--runs", str(trained), "--method=umap")
     assert "latents is another image" in fails(capsys, plot.main, "--runs", str(trained), "--out=latents.pdf")
-    (tmp_path / "config.json").write_text('{"algorithm": "none"}')
+    for content in ('{"algorithm": "none"}', "[1]", "\x80"):
+        (tmp_path / "config.json").write_text(content, encoding="latin-1")
+        assert "is not a run directory" in fails(capsys, evaluate.main, f"--run={tmp_path}")
+    (tmp_path / "config.json").write_text('{"algorithm": "none", "config": {}, "environment": {}}')
     assert "run of 'none'" in fails(capsys, evaluate.main, f"--run={tmp_path}")
+    assert "is not a file in a directory" in fails(capsys, evaluate.main, f"--run={trained}", f"--json={tmp_path}")
+
+
+def test_a_run_that_was_not_saved_yet_is_left_alone(capsys, trained, tmp_path, as_algorithm):
+    shutil.copy(trained / "config.json", tmp_path)
+    assert "has no checkpoint yet" in fails(capsys, evaluate.main, f"--run={tmp_path}")
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_paths_are_told_apart_by_as_many_names_as_it_takes():
+    assert cli.rundir.short(["a/x-0", "a/x-1"]) == ["x-0", "x-1"]
+    assert cli.rundir.short(["a/x/0", "b/x/0", "b/x/1"]) == ["a/x/0", "b/x/0", "b/x/1"]
+    assert cli.rundir.short(["a/x", "a/x", "b/y"]) == ["x", "x", "y"]
+    assert cli.rundir.short([]) == []
+
+
+def test_runs_of_the_same_name_are_all_drawn(trained, tmp_path):
+    runs = [shutil.copytree(trained, tmp_path / folder / "0") for folder in "ab"]
+    content = json.loads((runs[1] / "config.json").read_text())
+    content["config"]["width"] += 1
+    (runs[1] / "config.json").write_text(json.dumps(content))
+    assert list(plot.group([str(run) for run in runs])) == ["toy, toy (a/0)", "toy, toy (b/0)"]
+
+
+def test_a_start_that_was_killed_can_be_repeated(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    assert cli.rundir.check_free(str(tmp_path)) == tmp_path
+    (tmp_path / "checkpoints" / "1").mkdir()
+    with pytest.raises(ConfigurationError, match="is not empty"):
+        cli.rundir.check_free(str(tmp_path))
+
+
+@pytest.mark.parametrize(("counts", "told"), [({"steps": 0}, "0"), ({"batches": (2, 0)}, "2 0"), ({"a": ()}, "none")])
+def test_counts_are_positive(counts, told):
+    with pytest.raises(ConfigurationError, match=rf"--{next(iter(counts))} must be at least 1, got {told}"):
+        cli.check_counts(**counts)
+    cli.check_counts(steps=1, batches=(1, 2))
 
 
 def test_a_config_of_another_version_is_refused():

@@ -81,10 +81,20 @@ def test_a_collection_that_was_killed_goes_on_exactly(straight, tmp_path, monkey
     assert (record["epoch"], record["env_steps"]) == (2, STEPS[0])
     assert "over 4 tasks: " + " ".join(f"{x:.4g}" for x in record["returns"]) in out
     assert "train_min" in out and "train_max" in out
+    with (tmp_path / "killed.h5.work" / "progress.jsonl").open("a") as log:
+        log.write('{"epoch": 4, "env_steps": 0, "returns": []}\n')  # of a checkpoint that was never saved
+    told, report = [], collect_offline.offline_file.save
+
+    def noting(*args):
+        told.extend(read_metrics(tmp_path / "killed.h5.work" / "progress.jsonl"))
+        report(*args)
+
+    monkeypatch.setattr(collect_offline.offline_file, "save", noting)
     flags = ["--env=context", f"--out={path}", *SMALL]
     assert "with seed=0, not seed=1" in fails(capsys, collect_offline.main, *flags, "--seed=1")
     assert collect(path) == 0
     assert "epoch 2" in capsys.readouterr().out
+    assert told[0] == record and len(told) > 1 and all(found["env_steps"] for found in told)
     assert same(offline_file.load(path)[0], offline_file.load(straight)[0])
     assert [p.name for p in tmp_path.iterdir()] == ["killed.h5"]
 

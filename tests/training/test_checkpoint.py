@@ -106,6 +106,15 @@ def test_a_full_disk_is_called_that(checkpoints, monkeypatch):
     assert store.restore(template())[1]["epoch"] == 3
 
 
+def test_a_reader_leaves_a_save_that_is_going_on_alone(checkpoints):
+    unfinished = checkpoints / "4.orbax-checkpoint-tmp-0"
+    unfinished.mkdir()
+    reader = Checkpoints(checkpoints, read_only=True)
+    restored, info = reader.restore(template())
+    reader.close()
+    assert info["epoch"] == 3 and float(restored["weight"][1]) == 3.0 and unfinished.exists()
+
+
 def test_reading_deletes_nothing(checkpoints):
     flip(largest_file(checkpoints / "3"))
     with pytest.warns(UserWarning):

@@ -19,6 +19,16 @@ def test_returns_may_be_unknown():
     assert guard.nonfinite({"train_return": jnp.array([jnp.nan])}, {}) == []
 
 
+def test_a_container_has_what_its_limit_leaves(tmp_path, monkeypatch):
+    (tmp_path / "memory.stat").write_text("anon 300\nfile 5000\n")
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert guard._left_in_container(tmp_path) == 700  # cached files give way
+    (tmp_path / "memory.max").write_text("max\n")
+    assert guard._left_in_container(tmp_path) == guard._left_in_container(tmp_path / "none") == float("inf")
+    monkeypatch.setattr(guard, "_left_in_container", lambda: 10)
+    assert guard.available_memory() == 10
+
+
 def test_memory(monkeypatch):
     monkeypatch.setattr(guard, "available_memory", lambda: 10_000_000_000)
     guard.check_memory(8_000_000_000)

@@ -124,6 +124,36 @@ def test_a_kill_before_the_report_leaves_it_to_the_resume(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == before
 
 
+def test_a_run_that_goes_on_is_not_finished_until_it_says_so(tmp_path, monkeypatch):
+    """Were it killed before its first save, its summary would be that of the shorter run."""
+    run(tmp_path, 2)
+    assert summary(tmp_path)["status"] == "completed"
+    monkeypatch.setattr(loop._Run, "_compile", lambda *_: pytest.fail("killed"))
+    with pytest.raises(pytest.fail.Exception):
+        run(tmp_path, 4)
+    assert summary(tmp_path)["status"] == "running" and summary(tmp_path)["epoch"] == 2
+
+
+def test_the_summary_is_final_when_all_is_written(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space left"):
+        patch.setattr(loop.evaluations, "save", full)
+        run(tmp_path, 2)
+    assert summary(tmp_path)["status"] == "running"
+    assert run(tmp_path, 2) == 0
+    assert summary(tmp_path)["status"] == "completed" and (tmp_path / "evaluation.npz").exists()
+
+
+def test_a_signal_in_the_last_epoch_does_not_block_the_run(tmp_path):
+    """It has nothing left to train, but it may be asked to say that it is done."""
+    run(tmp_path, 2)
+    (tmp_path / "summary.json").write_text(json.dumps(summary(tmp_path) | {"status": "interrupted"}))
+    assert run(tmp_path, 2) == 0
+    assert summary(tmp_path)["status"] == "completed"
+
+
 def test_minutes_end_a_run(tmp_path):
     run(tmp_path, epochs=None, minutes=0.005)
     assert summary(tmp_path)["status"] == "budget"
@@ -180,8 +210,8 @@ def test_ctrl_c_ends_with_a_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *[("epochs", 0), ("epochs", None), ("minutes", -1.0), ("eval_every", 0)],
-        *[("save_every", -1.0), ("seeds", 0), ("wandb", "p")],
+        *[("epochs", 0), ("epochs", None), ("minutes", -1.0), ("minutes", float("inf")), ("eval_every", 0)],
+        *[("save_every", -1.0), ("save_every", float("nan")), ("seeds", 0), ("wandb", "p")],
     ],
 )
 def test_values_out_of_range(name, value, monkeypatch):
