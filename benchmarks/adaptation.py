@@ -140,8 +140,11 @@ def kept(path: Path, runs: list[dict[str, Any]], how: dict[str, Any]) -> dict[st
 
 def main(config: Config) -> None:
     """Measure, print a table, write JSON."""
-    if config.repeats < 1 or not config.runs:
-        raise ConfigurationError("--repeats must be at least 1, and at least one run directory is needed")
+    cli.check_counts(repeats=config.repeats, span=config.span)
+    if not config.runs:
+        raise ConfigurationError("at least one run directory is needed")
+    if config.settle is not None and config.settle < 0:
+        raise ConfigurationError(f"--settle must be at least 0, got {config.settle}")
     compilation.configure()
     runs = [published(run) for run in config.runs]
     name, env = title(runs), runs[0]["config"]["config"]["env"]

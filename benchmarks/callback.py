@@ -147,6 +147,7 @@ def measure(config: Config, body: str, threads: int) -> dict[str, Any]:
 
 def main(config: Config) -> None:
     """Measure, print a table, write JSON."""
+    cli.check_counts(batch=config.batch, threads=config.threads, steps=config.steps, repeats=config.repeats)
     for body in config.bodies:
         choose("body", body, BENCHMARKS)
     info = provenance("benchmarks.callback")

@@ -53,18 +53,22 @@ class Config:
 def publish(path: Path) -> None:
     """Copy the numbers and the figure of a comparison's folder, or of an analysis's file."""
     file = path if path.suffix == ".json" else path / "comparison.json"
+    picture = file.with_suffix(".png")
     try:
         content = json.loads(file.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        analysis = content.get("config", {}).get("analysis")
+    except (OSError, ValueError, AttributeError) as error:
         raise ConfigurationError(
             f"{path} holds no finished comparison or analysis (no readable {file.name})"
         ) from error
-    name = path.name
-    if "config" in content:
-        name = "_".join(("er_trl", content["config"]["analysis"], *([content["env"]] if "env" in content else [])))
+    if not picture.exists() or (analysis is None and "arms" not in content):
+        raise ConfigurationError(f"{path} is no comparison's folder, nor an analysis's file with its figure beside it")
+    name = file.absolute().parent.name
+    if analysis:
+        name = "_".join(("er_trl", analysis, *([content["env"]] if "env" in content else [])))
     machine = {k: v for k, v in provenance("benchmarks.comparisons").items() if k in ("cpu", "cores", "device")}
     (RESULTS / f"{name}.json").write_text(json.dumps(content | {"machine": machine}, indent=1) + "\n")
-    figures.copy(file.with_suffix(".png"), DOCS / "figures" / f"{name}.png")
+    figures.copy(picture, DOCS / "figures" / f"{name}.png")
 
 
 def told(over: dict[str, float] | None, digits: int, seeds: int) -> str:

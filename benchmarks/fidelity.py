@@ -43,7 +43,8 @@ def returns(run: Path, variant: str, repeats: int) -> np.ndarray:
     """[tasks] first-episode returns of a run's policy: means over seeds and `repeats` starts, the same on both."""
     experiment, state, _ = load(run, 1, variant=variant)
     evaluate = jax.jit(experiment.trainer.evaluate)
-    values = [np.asarray(evaluate(state, jax.random.key(i)).returns)[:, 0] for i in range(repeats)]
+    constants = experiment.trainer.constants
+    values = [np.asarray(evaluate(state, jax.random.key(i), *constants).returns)[:, 0] for i in range(repeats)]
     return each_task(np.mean(values, (0, 1))[None], HeldOutTasks.of(experiment.test_tasks))[0][0]
 
 
@@ -74,8 +75,9 @@ def row(run: Path, repeats: int) -> dict[str, Any]:
 
 def main(config: Config) -> None:
     """Compare, print a table, write JSON."""
-    if config.repeats < 1:
-        raise ConfigurationError(f"--repeats must be at least 1, got {config.repeats}")
+    cli.check_counts(repeats=config.repeats)
+    if not config.runs:
+        raise ConfigurationError("at least one run directory is needed")
     compilation.configure()
     config.out.parent.mkdir(parents=True, exist_ok=True)
     rows = []

@@ -17,7 +17,6 @@ import envs
 from benchmarks.provenance import provenance
 from benchmarks.references import IDLE, REFERENCES
 from experiments import cli
-from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import compilation, rollout
 from metarl_jax.types import Agent
 
@@ -27,7 +26,7 @@ class Config:
     """What to measure."""
 
     benchmarks: tuple[str, ...] = tuple(REFERENCES)
-    """Names of benchmarks."""
+    """Names of benchmarks; what the file holds of others stays."""
     repeats: int = 5
     """Episodes per task."""
     out: Path = IDLE
@@ -54,16 +53,22 @@ def measure(env: envs.Environment, repeats: int) -> dict[str, float]:
     return {"mean": float(means.mean()), "std": float(means.std())}
 
 
+def kept(path: Path, repeats: int) -> dict[str, dict[str, float]]:
+    """The returns that a file holds, if they were measured with as many repeats."""
+    content = json.loads(path.read_text()) if path.exists() else {}
+    return content["returns"] if content.get("repeats") == repeats else {}
+
+
 def main(config: Config) -> None:
     """Measure, print, write JSON."""
-    if config.repeats < 1:
-        raise ConfigurationError(f"repeats must be >= 1, got {config.repeats}")
+    cli.check_counts(repeats=config.repeats)
     compilation.configure()
-    found = {}
+    found = kept(config.out, config.repeats)
     for name in config.benchmarks:
         found[name] = measure(envs.make(name), config.repeats)
         print(f"{name:22}{found[name]['mean']:9.1f} ± {found[name]['std']:.1f}", flush=True)
     content = {"machine": provenance("benchmarks.idle"), "repeats": config.repeats, "returns": found}
+    config.out.parent.mkdir(parents=True, exist_ok=True)
     config.out.write_text(json.dumps(content, indent=1) + "\n")
     print(f"wrote {config.out}")
 

@@ -67,6 +67,7 @@ def publish(rows: dict[str, dict[str, float]], path: Path) -> Path:
 
 def main(config: Config) -> None:
     """Measure, print a table, write JSON and a figure."""
+    cli.check_counts(steps=config.steps, repeats=config.repeats)
     compilation.configure()
     agent, spec = er_trl.presets_for(config.preset, config.env).agent, envs.make(config.env).spec
     found = {

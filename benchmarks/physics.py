@@ -157,6 +157,8 @@ LINE = "{:14}{:11}{:12}{:>7}{:>13}{:>9}{:>11}{:>10}"
 
 def main(config: Config) -> None:
     """Measure, print a table, write JSON."""
+    counts = {"batches": config.batches, "slow_batch": config.slow_batch}
+    cli.check_counts(steps=config.steps, repeats=config.repeats, **counts)
     for body in config.bodies:
         choose("body", body, BENCHMARKS)
     if "mjx" in config.engines:  # before XLA starts: on a CPU its thread pool can hang (see envs/physics/mjx.py)

@@ -12,6 +12,7 @@ the others' figure.
 import dataclasses
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -78,6 +79,8 @@ def published(run: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{run} holds no finished run (config.json, metrics.jsonl, summary.json)") from error
     if not points:
         raise ConfigurationError(f"{run} was never evaluated")
+    if summary["status"] == "running":
+        raise ConfigurationError(f"{run} is running, or was killed: let it end, or go on with --resume")
     settings = config["config"]
     settings["run"]["run_dir"] = None  # says nothing on another machine
     if isinstance(settings["data"], str):  # a data set, of which the name says enough
@@ -138,6 +141,9 @@ def main(config: Config) -> None:
     """Write one file for all runs, and their figures."""
     new = [published(run) for run in config.runs]
     path, note, runs = config.out / f"{title(new)}.json", config.note, new
+    kinds = Counter((run["config"]["config"]["agent"].get("method"), seed_of(run)) for run in new)
+    if twice := [seed for (_, seed), count in kinds.items() if count > 1]:
+        raise ConfigurationError(f"several runs of seed {twice[0]}: give one run per seed")
     if config.keep and path.exists():
         old = json.loads(path.read_text())
         seeds = {seed_of(run) for run in new}

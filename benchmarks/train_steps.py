@@ -71,10 +71,19 @@ PARTS = {
 """Programs of an epoch, and what the table calls them."""
 
 
+def layers_and_batch(size: str) -> tuple[tuple[int, ...], int]:
+    """The hidden layers and the batch of a text such as `128 128 64`; raises `ConfigurationError` for others."""
+    words = size.split()
+    if len(words) < 2 or not all(word.isdecimal() and int(word) for word in words):
+        raise ConfigurationError(f"a SAC size is hidden layers, then the batch, such as '128 128 64', got {size!r}")
+    *hidden, batch_size = map(int, words)
+    return tuple(hidden), batch_size
+
+
 def sac_updates(size: str, spec: sac.Spec, agents: int = 1) -> Work:
     """Jitted SAC updates in a row, of several agents side by side; each agent's count as one."""
-    *hidden, batch_size = map(int, size.split())
-    config = sac.Config(tuple(hidden), batch_size=batch_size)
+    hidden, batch_size = layers_and_batch(size)
+    config = sac.Config(hidden, batch_size=batch_size)
     keys = jax.random.split(jax.random.key(1), 6)
     batch = sac.Batch(
         obs=jax.random.normal(keys[0], (batch_size, spec.obs_size)),
@@ -173,6 +182,10 @@ def bind(cores: int) -> None:
 
 def main(config: Config) -> None:
     """Measure, print tables, write JSON."""
+    counts = {"collectors": config.collectors, "offline_steps": config.offline_steps, "repeats": config.repeats}
+    cli.check_counts(**counts)
+    for size in (*config.sac_sizes, config.collector_size):
+        layers_and_batch(size)
     if config.cores is not None:
         bind(config.cores)
     compilation.configure()

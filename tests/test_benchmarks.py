@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import fidelity
+from benchmarks import fidelity, idle, train_steps
 from benchmarks.adaptation import after_changes, kept, settled
 from benchmarks.programs import product_flops
 from benchmarks.time_to_return import crossing
@@ -68,6 +68,26 @@ def test_rewards_are_counted_from_some_steps_after_a_change():
     np.testing.assert_allclose(after_changes(fallen, 4)[:, 2:].mean(-1), [5.5])
     fallen = fallen._replace(rewards=rewards * fallen.alive)
     np.testing.assert_allclose(settled(fallen, 7), [9.0, 107.0, 208.0])
+
+
+def test_what_idling_returns_elsewhere_is_kept(tmp_path, monkeypatch):
+    path = tmp_path / "new" / "idle.json"
+    monkeypatch.setattr(idle, "measure", lambda env, repeats: {"mean": float(len(env.spec.name)), "std": 0.0})
+    for names in (("cheetah_vel", "point_robot"), ("point_robot", "cheetah_dir")):
+        idle.main(idle.Config(names, 2, path))
+    found = json.loads(path.read_text())["returns"]
+    assert {name: row["mean"] for name, row in found.items()} == {
+        n: len(n) for n in ("cheetah_vel", "point_robot", "cheetah_dir")
+    }
+    idle.main(idle.Config(("cheetah_dir",), 3, path))  # measured otherwise
+    assert list(json.loads(path.read_text())["returns"]) == ["cheetah_dir"]
+
+
+def test_sizes_are_layers_and_a_batch():
+    assert train_steps.layers_and_batch("128 64 32") == ((128, 64), 32)
+    for wrong in ("", "128", "128 x 64", "128 0 64"):
+        with pytest.raises(ConfigurationError, match="hidden layers, then the batch"):
+            train_steps.layers_and_batch(wrong)
 
 
 def test_other_seeds_of_a_measurement_are_kept(tmp_path):

@@ -58,6 +58,13 @@ def test_a_published_comparison_is_told(tmp_path, monkeypatch):
     assert "| `algorithms_toy` | moss, timrl | 1.5 | 0.7 and 2.8 | 2 | 0.59 | 32 |" in told
     assert Image.open(tmp_path / "figures" / "algorithms_toy.png").size == (8, 8)
     assert json.loads((tmp_path / "algorithms_toy.json").read_text())["arms"] == arms
+    before = (tmp_path / "algorithms_toy.json").read_text()
+    comparisons.publish(folder / "comparison.json")  # the file's name means its folder
+    assert (tmp_path / "algorithms_toy.json").read_text() == before
+    (tmp_path / "summary.json").write_text('{"status": "budget"}')
+    for wrong in (tmp_path / "summary.json", tmp_path / "algorithms_toy.json"):
+        with pytest.raises(ConfigurationError, match="is no comparison's folder"):
+            comparisons.publish(wrong)
     with pytest.raises(ConfigurationError, match="holds no finished comparison"):
         comparisons.main(comparisons.Config((tmp_path / "nowhere",)))
 

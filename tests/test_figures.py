@@ -21,7 +21,9 @@ def run(folder, env="cheetah_vel", returns=(-200.0, -30.0), seed=0, **agent):
     settings = {"env": env, "preset": "fast", "data": None, "agent": agent, "run": about}
     content = {"algorithm": "moss", "config": settings, "environment": {"stationary": False}}
     (folder / "config.json").write_text(json.dumps(content))
-    (folder / "summary.json").write_text(json.dumps({"test_return": returns[-1] if returns else None}))
+    (folder / "summary.json").write_text(
+        json.dumps({"status": "budget", "test_return": returns[-1] if returns else None})
+    )
     records = [{"epoch": 1, "env_steps": 5, "seconds": 6.0, "train_return": 0.0, "test_return": None}]
     for i, value in enumerate(returns):
         seeds = [value, value + 10]
@@ -69,6 +71,11 @@ def test_other_seeds_of_a_file_are_kept_if_asked_for(published):
     assert Image.open(published / "docs" / "moss_cheetah_vel_fast_latents.png").size == (8, 6)  # the first seed's
     with pytest.raises(ConfigurationError, match="different settings"):
         publish_as(run(published / "other", seed=3, batch_size=64), keep=True)
+    with pytest.raises(ConfigurationError, match="several runs of seed 1: give one run per seed"):
+        publish.main(publish.Config((later, later), out=published, figures=published / "docs"))
+    (unfinished := run(published / "unfinished", seed=4)).joinpath("summary.json").write_text('{"status": "running"}')
+    with pytest.raises(ConfigurationError, match="is running, or was killed"):
+        publish_as(unfinished)
     publish_as(later)
     assert returns() == ("", [-20.0])
 
