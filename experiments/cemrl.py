@@ -4,8 +4,6 @@ import dataclasses
 import sys
 from typing import Annotated
 
-import jax
-
 from experiments import cli, presets, setup
 from metarl_jax.agents import cemrl
 from metarl_jax.training.loop import Experiment
@@ -35,14 +33,11 @@ def build(config: Config, episodes: int | None = None) -> Experiment:
     """What to train; `episodes` in a row per evaluation, None for the configuration's."""
     env = setup.make_env(config)
     agent = cemrl.make(config.agent, env.spec)
-    state = jax.eval_shape(agent.init, jax.random.key(0))
-    networks = {"encoder": state.vae.encoder, "decoder": state.vae.decoder}
-    networks |= {"policy": state.sac.actor, "critics": state.sac.critic}
     vae = config.agent.vae
     description = {
         "belief": f"{vae.num_components} Gaussians of {vae.latent_size} dimensions, from {vae.context} transitions",
-        "networks": setup.counts(networks),
-        "per epoch": f"{config.agent.vae_updates} VAE and {config.agent.sac_updates} SAC updates",
+        "networks": setup.counts(setup.networks(agent)),
+        "per epoch": setup.updates(config.agent, agent),
     }
     return setup.experiment(config, env, agent, episodes, description)
 

@@ -4,8 +4,6 @@ import dataclasses
 import sys
 from typing import Annotated
 
-import jax
-
 import envs
 from envs.wrappers import reveal_task
 from experiments import cli, presets, setup
@@ -41,14 +39,11 @@ def build(config: Config, episodes: int | None = None) -> Experiment:
     """What to train; `episodes` in a row per evaluation, None for the configuration's."""
     env = make_env(config)
     agent = moss.make(config.agent, env.spec)
-    state = jax.eval_shape(agent.init, jax.random.key(0))
-    networks = {"encoder": state.vae.encoder, "decoder": state.vae.decoder}
-    networks |= {"policy": state.sac.actor, "critics": state.sac.critic}
     mixture = f"{config.agent.vae.num_components} Gaussians of {config.agent.vae.latent_size} dimensions"
     description = {
         "belief": "the task itself (oracle)" if config.agent.belief == "oracle" else mixture,
-        "networks": setup.counts(networks),
-        "per epoch": f"{config.agent.vae_updates} VAE and {config.agent.sac_updates} SAC updates",
+        "networks": setup.counts(setup.networks(agent)),
+        "per epoch": setup.updates(config.agent, agent),
     }
     return setup.experiment(config, env, agent, episodes, description)
 

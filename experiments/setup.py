@@ -9,6 +9,7 @@ import tyro
 
 import envs
 from experiments import cli, presets
+from metarl_jax.agents import control
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import trainer
 from metarl_jax.training.loop import Experiment, RunConfig
@@ -99,6 +100,22 @@ def describe(spec: envs.EnvSpec) -> dict[str, Any]:
         "benchmark": f"{spec.name}, horizon {spec.horizon}, dt {spec.dt:g} s",
         "engine": f"{spec.engine}, {spec.variant} models",
     }
+
+
+def networks(agent: Agent) -> dict[str, Any]:
+    """What an agent with a VAE and SAC learns, for the header: names to the shapes of its parameters."""
+    state = jax.eval_shape(agent.init, jax.random.key(0))
+    found = {"encoder": state.vae.encoder, "decoder": state.vae.decoder} if "inference" in agent.parts else {}
+    found |= {"policy": state.sac.actor, "critics": state.sac.critic}
+    return found | ({"model of rewards": state.reward_model.params} if state.reward_model else {})
+
+
+def updates(config: control.Config, agent: Agent, more: Mapping[str, int] | None = None) -> str:
+    """How often an epoch updates what such an agent learns, for the header; `more` is the algorithm's own."""
+    found = {"VAE": config.vae_updates} if "inference" in agent.parts else {}
+    found |= {"reward model": config.reward_model_updates} if "reward_model" in agent.parts else {}
+    counted = [f"{count:,} {name}" for name, count in (found | dict(more or {})).items()]
+    return " and ".join([*([", ".join(counted)] if counted else []), f"{config.sac_updates:,} SAC updates"])
 
 
 def counts(networks: Mapping[str, Any]) -> str:

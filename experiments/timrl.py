@@ -35,16 +35,13 @@ def build(config: Config, episodes: int | None = None) -> Experiment:
     """What to train; `episodes` in a row per evaluation, None for the configuration's."""
     env = setup.make_env(config)
     agent = timrl.make(config.agent, env.spec)
-    state = jax.eval_shape(agent.init, jax.random.key(0))
-    networks = {"encoder": state.vae.encoder, "decoder": state.vae.decoder, "recogniser": state.recognizer.params}
-    networks |= {"policy": state.sac.actor, "critics": state.sac.critic}
+    recognizer = jax.eval_shape(agent.init, jax.random.key(0)).recognizer.params
     settings = config.agent
-    updates = f"{settings.vae_updates} VAE, {settings.recognizer_updates} recogniser and {settings.sac_updates} SAC"
     description = {
         "classes": ", ".join(timrl.classes(env.spec)),
         "belief": f"{settings.vae.num_components} Gaussians of {settings.vae.latent_size} dimensions",
-        "networks": setup.counts(networks),
-        "per epoch": f"{updates} updates",
+        "networks": setup.counts(setup.networks(agent) | {"recogniser": recognizer}),
+        "per epoch": setup.updates(settings, agent, {"recogniser": settings.recognizer_updates}),
     }
     return setup.experiment(config, env, agent, episodes, description)
 

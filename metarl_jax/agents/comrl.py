@@ -17,7 +17,7 @@ from metarl_jax.agents.embedding_terms import TERMS, Inputs, Sizes
 from metarl_jax.data import offline
 from metarl_jax.data.offline import OfflineBatch, OfflineData
 from metarl_jax.data.statistics import Scale
-from metarl_jax.errors import ConfigurationError
+from metarl_jax.errors import ConfigurationError, check_sizes
 from metarl_jax.learners import brac, context_encoder
 from metarl_jax.learners.brac import Config as BRACConfig
 from metarl_jax.learners.context_encoder import Config as EncoderConfig
@@ -90,6 +90,7 @@ class Memory(NamedTuple):
 
 def validate(config: Config, num_train: int) -> None:
     """Raise `ConfigurationError` for settings that contradict each other or the data."""
+    check_sizes(config)
     if config.method not in METHODS:
         raise ConfigurationError(f"unknown method {config.method!r}: choose {', '.join(METHODS)}")
     if config.brac.penalty not in brac.PENALTIES:

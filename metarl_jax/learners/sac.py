@@ -106,9 +106,11 @@ class State(NamedTuple):
 
 def validate(config: Config) -> None:
     """Raise `ConfigurationError` for a setting that is out of range."""
-    for name in ("batch_size", "policy_every"):
-        if (value := getattr(config, name)) < 1:
-            raise ConfigurationError(f"sac.{name} must be >= 1, got {value}")
+    for name, low in (("batch_size", 1), ("policy_every", 1), ("obs_embedding", 0), ("belief_embedding", 0)):
+        if (value := getattr(config, name)) < low:
+            raise ConfigurationError(f"sac.{name} must be >= {low}, got {value}")
+    if not 0.0 <= config.discount <= 1.0:
+        raise ConfigurationError(f"sac.discount must be in [0, 1], got {config.discount}")
     if not config.alpha > 0.0:
         raise ConfigurationError(f"sac.alpha must be positive (1e-8 is as good as no entropy), got {config.alpha}")
     if config.learning_rate_held_for is not None and not config.learning_rate_held_for > 0.0:
