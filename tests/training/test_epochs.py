@@ -7,7 +7,7 @@ import pytest
 from metarl_jax.training import compilation, epochs, trainer
 from metarl_jax.types import Epoch
 from tests import helpers
-from tests.agents.small_moss import CONFIG, agent
+from tests.agents.small_moss import agent, with_
 from tests.helpers import same
 
 quick = pytest.fixture(autouse=True, scope="module")(helpers.quick_compilation)
@@ -15,8 +15,11 @@ quick = pytest.fixture(autouse=True, scope="module")(helpers.quick_compilation)
 
 @pytest.fixture(scope="module")
 def moss():
-    """MoSS's trainer on the environment whose every number is known, its compiled epoch, and a way to begin."""
-    made = trainer.make(helpers.environment(), agent(CONFIG), trainer.Config(num_envs=3, replay_rows=8))
+    """Two seeds of MoSS, with imagined tasks, on the environment whose every number is known: their compiled epoch, and
+    a way to begin.
+    """
+    config = trainer.Config(num_envs=3, replay_rows=8, imagined_episodes=0.4)
+    made = trainer.make(helpers.environment(), agent(with_(reward_model_updates=2)), config, num_seeds=2)
     init = jax.jit(made.init)
     lowered = epochs.lower(made.epoch, jax.eval_shape(init, jax.random.key(0)))
     return epochs.assemble(made.epoch, [program.compile() for program in lowered]), lambda: init(jax.random.key(0))
