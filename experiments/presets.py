@@ -206,7 +206,7 @@ def common(preset: str, spec: EnvSpec) -> tuple[moss.Config, trainer.Config, int
     return paper(spec) if preset == "paper" else (*fast(spec), None)
 
 
-def _shared(kind: type, config: Any) -> dict[str, Any]:
+def shared(kind: type, config: Any) -> dict[str, Any]:
     """The fields of `config` that are those of its base class `kind`."""
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(kind)}
 
@@ -236,7 +236,7 @@ def timrl(preset: str, spec: EnvSpec) -> tuple[timrl_agent.Config, trainer.Confi
         use_separated_prior=True,
     )
     agent = timrl_agent.Config(
-        **_shared(control.Config, base),
+        **shared(control.Config, base),
         vae=vae,
         recognizer=recognizer,
         recognizer_updates=updates,
@@ -249,8 +249,8 @@ def cemrl(preset: str, spec: EnvSpec) -> tuple[cemrl_agent.Config, trainer.Confi
     """CEMRL-style inference in MoSS's settings, so that inference alone differs: agent, data, epochs as `common`'s."""
     base, data, epochs = common(preset, spec)
     sizes = (base.vae.hidden_size,) * 2 if base.vae.hidden_size else None
-    vae = context_vae.Config(**_shared(decoding.Config, base.vae), encoder_sizes=sizes)
-    return cemrl_agent.Config(**_shared(control.Config, base), vae=vae, belief=base.belief), data, epochs
+    vae = context_vae.Config(**shared(decoding.Config, base.vae), encoder_sizes=sizes)
+    return cemrl_agent.Config(**shared(control.Config, base), vae=vae, belief=base.belief), data, epochs
 
 
 def check(preset: str, known: Sequence[str] = PRESETS) -> None:

@@ -1,5 +1,6 @@
 """What README shows runs."""
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -12,6 +13,11 @@ import pytest
 import envs
 from benchmarks import readme
 from envs import benchmarks, registry
+from experiments import cli
+from metarl_jax.agents import control
+from metarl_jax.training import trainer
+from tests import helpers
+from tests.agents import small_moss
 
 ROOT = Path(__file__).parent.parent
 README, CONTRIBUTING = ((ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md"))
@@ -19,7 +25,7 @@ EXAMPLES, ADDITIONS = (re.findall(r"```python\n(.*?)```", text, re.DOTALL) for t
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) >= 3 and len(ADDITIONS) == 2
+    assert len(EXAMPLES) >= 3 and len(ADDITIONS) == 4
 
 
 @pytest.mark.parametrize("code", EXAMPLES, ids=lambda code: code.splitlines()[-1][:30])
@@ -41,7 +47,7 @@ def test_additions_run(monkeypatch):
     monkeypatch.setattr(benchmarks, "BENCHMARKS", known)
     monkeypatch.setattr(registry, "BENCHMARKS", known)
     names: dict = {}
-    for code in ADDITIONS:
+    for code in ADDITIONS[:2]:
         assert len(code.splitlines()) < 50
         exec(code, names)
     for name, obs_size in (("cheetah_lean", 20), ("swimmer_dir", 8)):
@@ -54,6 +60,26 @@ def test_additions_run(monkeypatch):
         lean = -abs(q1[2] - s[0]) - 0.05 * np.sum(a**2)
         swim = (q1[:2] - q0[:2]) / env.spec.dt @ s[:2] - 1e-4 * np.sum(a**2) if name == "swimmer_dir" else None
         np.testing.assert_allclose(after.reward, lean if swim is None else swim, rtol=1e-4)
+
+
+def test_an_added_algorithm_learns(monkeypatch, tmp_path):
+    """The agent and its experiment, in under 100 lines: built from a command line, and an epoch of it on the toy."""
+    code = "".join(ADDITIONS[2:])
+    assert len(code.splitlines()) < 100
+    (tmp_path / "recent.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("recent")
+    config = cli.configure(module, ["--env=point_robot", "--sac.discount=0.9"])
+    assert config.agent.sac.discount == 0.9 and module.build(config).description["belief"] == "recent rewards"
+    small = {name: getattr(small_moss.CONFIG, name) for name in ("sac", "window", "pool_windows", "sac_updates")}
+    agent = module.make(control.Config(**small), helpers.SPEC)
+    made = trainer.make(helpers.environment(), agent, trainer.Config(num_envs=3, replay_rows=8))
+    before = jax.jit(made.init)(jax.random.key(0))
+    after, metrics = jax.jit(made.epoch)(before)
+    assert metrics["updates"] == small["sac_updates"] and helpers.finite((after.agent, metrics))
+    assert not helpers.same(after.agent.sac.actor, before.agent.sac.actor)
+    returns = jax.jit(made.evaluate)(after, jax.random.key(1)).returns
+    assert returns.shape[-1] >= len(helpers.TEST.family)
 
 
 def test_every_benchmark_is_named():
