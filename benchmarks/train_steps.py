@@ -57,6 +57,8 @@ class Config:
     """Rounds; the median counts."""
     cores: int | None = None
     """CPU cores that the process is bound to, as one of several runs side by side is; None: all it may use."""
+    name: str = ""
+    """Added to the file's name, to tell measurements apart."""
     out: Path = Path("benchmarks/results")
     """Folder of the JSON file."""
 
@@ -220,7 +222,7 @@ def main(config: Config) -> None:
     for name, value in epoch.items():
         print(f"{name:36}{1e3 * value:11.0f}{value / epoch['these one after another']:14.2f}")
     config.out.mkdir(parents=True, exist_ok=True)
-    used = f"_cores_{config.cores}" if config.cores else ""
+    used = (f"_cores_{config.cores}" if config.cores else "") + (f"_{config.name}" if config.name else "")
     path = config.out / f"train_steps_{jax.default_backend()}{used}.json"
     content = {"machine": info, "cores_used": config.cores, "limit_flops_per_s": limit}
     content["sac"] = [{"size": size} | rates[size] for size in learners]
