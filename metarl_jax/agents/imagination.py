@@ -1,7 +1,7 @@
 """Imagination: a model of rewards, by which an agent pays itself in tasks that nobody gave it.
 
 Latent Dynamics Mixture (Lee & Chung, 2021) makes tasks up by mixing beliefs. Training knows its tasks, so here tasks
-themselves are mixed (`training.trainer.beyond`), and the model is told them.
+themselves are made up (`training.trainer.around`), and the model is told them.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,13 +43,10 @@ def validate(config: control.Config, vae_config: decoding.Config) -> None:
             "what an imagined task pays for standing still is not known: use --imagined_episodes=0 and "
             "--reward_model_updates=0, or neither --resting_potential nor --vae.progress_weight"
         )
-    model = config.reward_model
-    if model.batch_size < 1 or min(model.hidden_sizes, default=1) < 1:
+    if not config.reward_model.learning_rate > 0.0:
         raise ConfigurationError(
-            f"reward_model.batch_size and hidden_sizes must be >= 1, got {model.batch_size} and {model.hidden_sizes}"
+            f"reward_model.learning_rate must be positive, got {config.reward_model.learning_rate}"
         )
-    if not model.learning_rate > 0.0:
-        raise ConfigurationError(f"reward_model.learning_rate must be positive, got {model.learning_rate}")
 
 
 def make(config: control.Config, spec: EnvSpec, own_obs_size: int | None = None) -> Imagination:

@@ -40,8 +40,10 @@ class Config:
     initial_episodes: int | None = None
     """Random episodes before the first epoch; None: one per training task."""
     imagined_episodes: float = 0.0
-    """Share of an epoch's episodes whose tasks are imagined: each lies beyond one training task as seen from another,
-    by up to their distance, and the agent's model of rewards pays. For tasks outside the training range."""
+    """Share of an epoch's episodes whose tasks are imagined: uniform in the range of the training tasks, gaps included,
+    and `imagined_margin` around it; the agent's model of rewards pays. For tasks outside the training range."""
+    imagined_margin: float = 1.0
+    """How far beyond that range they reach on each side, in widths of the range."""
     eval_episodes: int = 1
     """Episodes in a row per task of an evaluation; the first is zero-shot."""
     eval_tasks: str = "test"
@@ -89,7 +91,8 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> 
         key_tasks, key_roll = jax.random.split(key)
         tasks = env.sample_tasks(key_tasks, "train", num)
         if imagined is not None:
-            tasks = rollout.select(imagined, beyond(jax.random.fold_in(key, 2), tasks, env.train_tasks), tasks)
+            made_up = around(jax.random.fold_in(key, 2), tasks, env.train_tasks, config.imagined_margin)
+            tasks = rollout.select(imagined, made_up, tasks)
         memory = agent.begin(agent_state, num)
         _, unrolled = rollout.unroll(env, agent, agent_state, memory, tasks, key_roll, horizon, True, imagined=imagined)
         return jax.tree.map(lambda x: x.swapaxes(0, 1), unrolled.transitions)
@@ -142,6 +145,8 @@ def _check_imagined(config: Config, agent: Agent, spec: EnvSpec) -> None:
     share = config.imagined_episodes
     if not 0.0 <= share < 1.0:
         raise ConfigurationError(f"imagined_episodes must be in [0, 1), got {share}")
+    if not 0.0 <= config.imagined_margin < float("inf"):
+        raise ConfigurationError(f"imagined_margin must be finite and >= 0, got {config.imagined_margin}")
     if share and not num_imagined(config):
         raise ConfigurationError(
             f"imagined_episodes={share:g} of num_envs={config.num_envs} is no whole episode: use more of either"
@@ -158,16 +163,16 @@ def _check_imagined(config: Config, agent: Agent, spec: EnvSpec) -> None:
         )
 
 
-def beyond(key: PRNGKeyArray, tasks: Any, known: Any) -> Any:
-    """Tasks [n] on the straight lines from random known ones of their families through `tasks` [n].
+def around(key: PRNGKeyArray, tasks: Any, known: Any, margin: float) -> Any:
+    """Tasks [n] of the families of `tasks` [n], uniform in the box around the known ones of the family.
 
-    Each lies beyond its task by up to the distance of the two; the random one may be the task itself.
+    The box is wider than they are by `margin` of its width on each side.
     """
-    key_other, key_distance = jax.random.split(key)
-    same_family = tasks.family[:, None] == known.family
-    other = jnp.argmax(same_family * jax.random.uniform(key_other, same_family.shape), -1)
-    distance = jax.random.uniform(key_distance, (len(other), 1))
-    return tasks._replace(spec=tasks.spec + distance * (tasks.spec - known.spec[other]))
+    same_family = (tasks.family[:, None] == known.family)[..., None]
+    low = jnp.min(jnp.where(same_family, known.spec, jnp.inf), 1)
+    high = jnp.max(jnp.where(same_family, known.spec, -jnp.inf), 1)
+    place = (1.0 + 2.0 * margin) * jax.random.uniform(key, low.shape) - margin
+    return tasks._replace(spec=low + place * (high - low))
 
 
 def tasks_of(env: Environment, config: Config) -> Any:

@@ -96,21 +96,21 @@ def test_an_agent_is_told_what_it_paid_itself():
     np.testing.assert_allclose(believed, paid)
 
 
-def test_tasks_beyond():
-    """On the line through two of a family, beyond the first by up to their distance; the family stays."""
-    known = TRAIN._replace(family=jnp.array([0, 0, 1, 1]))  # pay 1 and 10; -1 and 3
-    tasks = jax.tree.map(lambda x: jnp.tile(x, (200, *(1,) * (x.ndim - 1))), known)
-    found = jax.jit(trainer.beyond)(jax.random.key(0), tasks, known)
+@pytest.mark.parametrize("margin", [0.0, 0.5])
+def test_tasks_around_the_known_ones(margin):
+    """Uniform in the box of each family, which the margin widens on both sides; the family stays."""
+    known = TRAIN._replace(family=jnp.array([0, 0, 1, 1]))  # pay 1 and 10, length 2 and 3; pay -1 and 3, length 6
+    tasks = jax.tree.map(lambda x: jnp.tile(x, (500, *(1,) * (x.ndim - 1))), known)
+    found = jax.jit(trainer.around)(jax.random.key(0), tasks, known, margin)
     assert (found.family == tasks.family).all()
-    pay = np.asarray(found.spec[:, 0]).reshape(200, 4)
-    low, high = np.array([1.0 - 9.0, 10.0, -1.0 - 4.0, 3.0]), np.array([1.0, 10.0 + 9.0, -1.0, 3.0 + 4.0])
-    assert (low <= pay).all() and (pay <= high).all()
-    np.testing.assert_allclose(pay.min(0), low, atol=1.0)
-    np.testing.assert_allclose(pay.max(0), high, atol=1.0)
-    lengths = np.asarray(found.spec[:, 1]).reshape(200, 4)
-    far = (pay - np.asarray(known.spec[:, 0])) / np.array([-9.0, 9.0, -4.0, 4.0])
-    expected = np.asarray(known.spec[:, 1]) + far * np.array([-1.0, 1.0, 0.0, 0.0])
-    np.testing.assert_allclose(lengths, expected, atol=1e-3)  # the whole spec moves along the line
+    spec = np.asarray(found.spec).reshape(500, 2, 2, 2).swapaxes(0, 1)  # by family; two of each, of two numbers
+    for drawn, low, high in ((spec[0], (1.0, 2.0), (10.0, 3.0)), (spec[1], (-1.0, 6.0), (3.0, 6.0))):
+        width = np.subtract(high, low)
+        place = (drawn - low)[..., width > 0] / width[width > 0]
+        assert (place >= -margin - 1e-5).all() and (place <= 1.0 + margin + 1e-5).all()
+        quartiles = np.quantile(place, [0.25, 0.5, 0.75])
+        np.testing.assert_allclose(quartiles, 0.5 + (1.0 + 2.0 * margin) * np.array([-0.25, 0.0, 0.25]), atol=0.06)
+        assert (drawn[..., width == 0] == 6.0).all()
 
 
 @functools.cache
@@ -138,6 +138,8 @@ def test_a_share_of_the_episodes_is_imagined_after_the_first_epoch():
         ({"imagined_episodes": 1.0}, AGENT, {}, r"imagined_episodes must be in \[0, 1\), got 1.0"),
         ({"imagined_episodes": 0.4}, counting_agent(), {}, "use --reward_model_updates=100 or so"),
         ({"imagined_episodes": float("nan")}, AGENT, {}, r"imagined_episodes must be in \[0, 1\), got nan"),
+        ({"imagined_margin": -0.5}, AGENT, {}, "imagined_margin must be finite and >= 0, got -0.5"),
+        ({"imagined_margin": float("nan")}, AGENT, {}, "imagined_margin must be finite and >= 0, got nan"),
         ({"imagined_episodes": 0.1}, AGENT, {}, "imagined_episodes=0.1 of num_envs=3 is no whole episode"),
         ({"imagined_episodes": 0.4, "num_envs": 1}, AGENT, {}, "imagined_episodes=0.4 of num_envs=1 is no whole"),
         ({"imagined_episodes": 0.4}, AGENT, {"same_dynamics": False}, "differ in how bodies move"),
@@ -156,8 +158,8 @@ def test_tasks_that_cannot_be_imagined(changes, agent, spec, message):
     ("changes", "message"),
     [
         ({"reward_model_updates": -1}, "reward_model_updates must be >= 0, got -1"),
-        ({"reward_model": dataclasses.replace(MODEL, batch_size=0)}, "batch_size and hidden_sizes must be >= 1, got 0"),
-        ({"reward_model": dataclasses.replace(MODEL, hidden_sizes=(8, 0))}, r"must be >= 1, got 64 and \(8, 0\)"),
+        ({"reward_model": dataclasses.replace(MODEL, batch_size=0)}, "reward_model.batch_size must be >= 1, got 0"),
+        ({"reward_model": dataclasses.replace(MODEL, hidden_sizes=(8, 0))}, r"sizes must be >= 1, got \(8, 0\)"),
         ({"reward_model": dataclasses.replace(MODEL, learning_rate=0.0)}, "learning_rate must be positive, got 0.0"),
         ({"resting_potential": True}, "pays for standing still is not known"),
         ({"vae": dataclasses.replace(CONFIG.vae, progress_weight=1.0)}, "pays for standing still is not known"),
