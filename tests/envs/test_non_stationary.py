@@ -123,7 +123,7 @@ def test_default_period_of_a_mode():
         ({"mode": "location", "distance": 0.0}, "distance must be positive"),
         ({"mode": "time", "change_probability": 1.5}, "probability must be in"),
         ({"mode": "time", "period": 200}, "period 200 is not below the horizon of 200"),
-        ({"mode": "drift", "amplitude": float("nan")}, "amplitude must be finite"),
+        ({"mode": "drift", "amplitude": float("nan")}, "amplitude must be a number"),
         ({"mode": "drift", "distance": 3.0}, "distance is an option of mode location, not of drift"),
         ({"period": 50}, "period is an option of mode time, period, multi, drift, not of a stationary benchmark"),
         ({"mode": "location", "distance": "far"}, "distance must be a number, got 'far'"),
