@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from experiments import cli, outcomes, rundir
 from metarl_jax.analysis import curves
 from metarl_jax.errors import ConfigurationError
@@ -211,6 +213,7 @@ def compare(comparison: Comparison, config: Config, folder: Path) -> None:
         for group, run in zip(groups, runs[name], strict=True):
             commands.append(command(comparison.env, arm, group, budget, run))
     if any(commands):  # no arm has run yet when one is refused
+        jax.config.update("jax_platforms", "cpu")  # an accelerator is the runs' alone
         for arm in comparison.arms.values():
             check_possible(comparison.env, arm)
     train(config.jobs, commands)

@@ -126,13 +126,18 @@ def validate(config: Config, spec: EnvSpec) -> None:
 def repeat(
     update: Callable[[Any, PRNGKeyArray], tuple[Any, Metrics]], learner: Any, num: Int[Array, ""], key: PRNGKeyArray
 ) -> tuple[Any, Metrics]:
-    """`num` updates of a learner, and the last one's metrics: a loop of any length, compiled once."""
+    """`num` updates of a learner, and the means of their metrics, 0 if there are none: a loop of any length, compiled
+    once.
+    """
 
     def body(i, carry):
-        return update(carry[0], jax.random.fold_in(key, i))
+        learner, sums = carry
+        learner, metrics = update(learner, jax.random.fold_in(key, i))
+        return learner, jax.tree.map(jnp.add, sums, metrics)
 
     no_metrics = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: update(learner, key)[1]))
-    return jax.lax.fori_loop(0, num, body, (learner, no_metrics))
+    learner, sums = jax.lax.fori_loop(0, num, body, (learner, no_metrics))
+    return learner, jax.tree.map(lambda x: x / jnp.maximum(num, 1), sums)
 
 
 def fresh_windows(config: Config, replay: Replay, key: PRNGKeyArray) -> Transition:

@@ -193,7 +193,7 @@ class _Run:
             "devices": ", ".join(str(d) for d in jax.devices()),
             "CPU cores": compilation.num_cpus(),
             "base tasks": ", ".join(self.spec.families),
-            "held-out episodes": f"{len(self.tasks.family)} at a time",
+            "evaluations": f"{len(self.tasks.family)} episodes at a time",
             "replay": guard.gigabytes(self.trainer.replay_bytes),
             "seeds": f"{self.trainer.num_seeds}, from {config.seed}",
             "budget": " or ".join(budget),
