@@ -11,6 +11,9 @@ from metarl_jax.agents import control
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import sac
 from tests import helpers
+from tests.helpers import quick_compilation
+
+quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
 
 SPEC = sac.Spec(obs_size=2, action_size=1, belief_size=1, privileged_size=1)
 SAC = sac.Config(hidden_sizes=(4,), obs_embedding=0, belief_embedding=0, batch_size=4, policy_every=1)

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from metarl_jax.data import replay
-from tests.helpers import transitions
+from tests.helpers import quick_compilation, transitions
+
+quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
 
 ROWS, LENGTH = 5, 6
 EXAMPLE = jax.tree.map(lambda x: x[0, 0], transitions(0, 1, 1))

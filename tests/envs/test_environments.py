@@ -13,8 +13,12 @@ from envs.physics import load
 from envs.physics.base import cold_start
 from envs.wrappers import reveal_task
 from tests.envs.rolling import N, roll, start
+from tests.helpers import quick_compilation
+
+quick = pytest.fixture(quick_compilation)
 
 
+@pytest.mark.usefixtures("quick")
 def test_horizon_truncates_and_resets():
     env = envs.make("cheetah_vel", "native", horizon=5)
     first = start(env)
@@ -36,6 +40,7 @@ def test_horizon_truncates_and_resets():
     np.testing.assert_array_equal(states.task.spec[-1], first.task.spec)
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_fallen_ant_terminates_and_is_not_truncated():
     env = envs.make("ant_dir", "native", horizon=1)  # the limit is reached in the same step
     qpos = jnp.tile(jnp.zeros(15).at[2].set(0.75).at[3].set(1.0), (3, 1)).at[1, 2].set(1.5)
@@ -198,6 +203,7 @@ def test_update_few_updates_a_part_of_the_batch_at_a_time(num):
         np.testing.assert_array_equal(ours, expected)
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_revealed_task_is_that_of_the_next_step_and_changes_nothing_else():
     plain = envs.make("cheetah_dir_nonstat", "native", horizon=7, period=2)
     told = reveal_task(plain)

@@ -11,7 +11,9 @@ import envs
 from envs.bodies import ant, half_cheetah, hopper, humanoid, walker2d
 from envs.bodies.base import environment
 from envs.physics import load
-from tests.helpers import float64
+from tests.helpers import float64, quick_compilation
+
+quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
 
 # Gymnasium's name -> the same body; ER-TRL's walker has 5 substeps, this one Gymnasium's 4.
 PAIRS = {

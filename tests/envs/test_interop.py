@@ -11,6 +11,9 @@ from gymnasium.utils.env_checker import check_env
 import envs
 from envs import ConfigurationError
 from envs.interop import to_brax, to_gymnasium
+from tests.helpers import quick_compilation
+
+quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
 
 
 def test_brax_rollout_through_its_own_wrappers():

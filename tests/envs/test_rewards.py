@@ -13,6 +13,9 @@ from envs.bodies import point
 from envs.bodies.base import environment
 from envs.core import Task
 from envs.physics import models
+from tests.helpers import quick_compilation
+
+quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
 
 DT = 0.05
 
