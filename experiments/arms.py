@@ -1,6 +1,7 @@
 """Comparisons: several settings of one benchmark ("arms"), each over the same seeds, in one figure and JSON file."""
 
 import dataclasses
+import functools
 import importlib
 import json
 import os
@@ -18,7 +19,7 @@ import jax
 from experiments import cli, outcomes, rundir
 from metarl_jax.analysis import curves
 from metarl_jax.errors import ConfigurationError
-from metarl_jax.training import interrupt
+from metarl_jax.training import interrupt, report
 from metarl_jax.training.logging import read_metrics, write_json
 from metarl_jax.training.loop import RunConfig
 
@@ -47,15 +48,15 @@ class Comparison(NamedTuple):
     """What is compared: names of an `outcome`."""
 
 
-FINISHED = {"minutes": "budget", "epochs": "completed"}
-"""Units of budgets, and the status of a run that has spent one."""
+UNITS = ("minutes", "epochs")
+"""Of budgets."""
 
 
 class Budget(NamedTuple):
     """How long a run trains, in one unit."""
 
     unit: str
-    """One of `FINISHED`."""
+    """One of `UNITS`."""
     amount: float
 
     def __str__(self) -> str:
@@ -154,7 +155,7 @@ def command(env: str, arm: Arm, seeds: Sequence[int], budget: Budget, run: Path)
       ConfigurationError: it has had more already, or a budget in another unit, or was trained with other settings.
     """
     module = [sys.executable, "-m", f"experiments.{arm.algorithm}"]
-    limits = [f"--{unit}={budget.amount if unit == budget.unit else None}" for unit in FINISHED]
+    limits = [f"--{unit}={budget.amount if unit == budget.unit else None}" for unit in UNITS]
     if not (run / "config.json").exists():
         about = [f"--env={env}", *limits, f"--seed={seeds[0]}", f"--seeds={len(seeds)}", f"--run_dir={run}"]
         return Command(run, [*module, *about, *arm.flags])
@@ -166,9 +167,7 @@ def command(env: str, arm: Arm, seeds: Sequence[int], budget: Budget, run: Path)
     if before.amount > budget.amount:
         wanted = f"--{before.unit}={before.amount:g}"
         raise ConfigurationError(f"{run} was trained for {before} already: give {wanted} or more")
-    summary = run / "summary.json"
-    finished = summary.exists() and json.loads(summary.read_text())["status"] == FINISHED[budget.unit]
-    return None if before == budget and finished else Command(run, [*module, f"--resume={run}", *limits])
+    return None if before == budget and report.is_final(run) else Command(run, [*module, f"--resume={run}", *limits])
 
 
 def train(jobs: int, commands: Iterable[Command | None]) -> None:
@@ -176,8 +175,10 @@ def train(jobs: int, commands: Iterable[Command | None]) -> None:
     side_by_side(jobs, [command for command in commands if command])
 
 
+@functools.cache
 def check_possible(env: str, arm: Arm) -> None:
     """Raise `ConfigurationError` for an arm whose algorithm or settings the benchmark does not suit."""
+    jax.config.update("jax_platforms", "cpu")  # an accelerator is the runs' alone
     module: Any = importlib.import_module(cli.ALGORITHMS[arm.algorithm])
     module.build(cli.configure(module, [f"--env={env}", *arm.flags]))
 
@@ -213,7 +214,6 @@ def compare(comparison: Comparison, config: Config, folder: Path) -> None:
         for group, run in zip(groups, runs[name], strict=True):
             commands.append(command(comparison.env, arm, group, budget, run))
     if any(commands):  # no arm has run yet when one is refused
-        jax.config.update("jax_platforms", "cpu")  # an accelerator is the runs' alone
         for arm in comparison.arms.values():
             check_possible(comparison.env, arm)
     train(config.jobs, commands)

@@ -26,7 +26,7 @@ from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import collection, compilation, epochs, guard, interrupt, trainer
 from metarl_jax.training.checkpoint import Checkpoints
 from metarl_jax.training.collection import Behaviour, Collector
-from metarl_jax.training.logging import Terminal, read_metrics, write_json
+from metarl_jax.training.logging import Terminal, rewind, write_json
 from metarl_jax.types import Transition
 
 FAILED = 1
@@ -155,9 +155,7 @@ class _Run:
         self.epoch = restored[1]["epoch"] if restored else 0
         self.num_agents = shapes.epoch.shape[0]
         self.progress = work / "progress.jsonl"
-        if self.progress.exists():  # without what a kill kept from being saved
-            told = [record for record in read_metrics(self.progress) if record["epoch"] <= self.epoch]
-            self.progress.write_text("".join(json.dumps(record) + "\n" for record in told))
+        rewind(self.progress, self.epoch)  # a kill may have kept the last from being saved
         terminal.table(env.spec.name, self._header(env, shapes, bool(restored)))
         self._compile(shapes)
         self.state = restored[0] if restored else jax.block_until_ready(self.init(self.key_init))

@@ -1,7 +1,7 @@
 """What the entry points of all algorithms share: the environment's flags, and how an experiment is put together."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import jax
@@ -102,12 +102,16 @@ def describe(spec: envs.EnvSpec) -> dict[str, Any]:
     }
 
 
-def networks(agent: Agent) -> dict[str, Any]:
-    """What an agent with a VAE and SAC learns, for the header: names to the shapes of its parameters."""
+def networks(agent: Agent, more: Callable[[Any], Mapping[str, Any]] = lambda state: {}) -> dict[str, Any]:
+    """What an agent with a VAE and SAC learns, for the header: names to the shapes of its parameters.
+
+    `more` takes the state's shapes to the algorithm's own.
+    """
     state = jax.eval_shape(agent.init, jax.random.key(0))
     found = {"encoder": state.vae.encoder, "decoder": state.vae.decoder} if "inference" in agent.parts else {}
     found |= {"policy": state.sac.actor, "critics": state.sac.critic}
-    return found | ({"model of rewards": state.reward_model.params} if state.reward_model else {})
+    found |= {"model of rewards": state.reward_model.params} if state.reward_model else {}
+    return found | dict(more(state))
 
 
 def updates(config: control.Config, agent: Agent, more: Mapping[str, int] | None = None) -> str:

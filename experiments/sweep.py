@@ -58,6 +58,9 @@ def comparison(env: str, setting: str) -> Comparison:
 def sweep(config: Config) -> int:
     """Run what is missing, then write a figure and a JSON file per setting."""
     chosen = {setting: comparison(config.env, setting) for setting in config.settings}
+    for found in chosen.values():  # before the first setting takes its hours
+        for arm in found.arms.values():
+            arms.check_possible(found.env, arm)
     for setting, found in chosen.items():
         arms.compare(found, config, Path(config.out) / f"sweep_{config.env}_{setting}")
     return 0

@@ -4,8 +4,6 @@ import dataclasses
 import sys
 from typing import Annotated
 
-import jax
-
 from experiments import cli, presets, setup
 from metarl_jax.agents import timrl
 from metarl_jax.training.loop import Experiment
@@ -35,12 +33,12 @@ def build(config: Config, episodes: int | None = None) -> Experiment:
     """What to train; `episodes` in a row per evaluation, None for the configuration's."""
     env = setup.make_env(config)
     agent = timrl.make(config.agent, env.spec)
-    recognizer = jax.eval_shape(agent.init, jax.random.key(0)).recognizer.params
+    networks = setup.networks(agent, lambda state: {"recogniser": state.recognizer.params})
     settings = config.agent
     description = {
         "classes": ", ".join(timrl.classes(env.spec)),
         "belief": f"{settings.vae.num_components} Gaussians of {settings.vae.latent_size} dimensions",
-        "networks": setup.counts(setup.networks(agent) | {"recogniser": recognizer}),
+        "networks": setup.counts(networks),
         "per epoch": setup.updates(settings, agent, {"recogniser": settings.recognizer_updates}),
     }
     return setup.experiment(config, env, agent, episodes, description)

@@ -52,16 +52,22 @@ def read_metrics(path: Path) -> list[Record]:
     return records
 
 
+def rewind(path: Path, epoch: int) -> list[Record]:
+    """Drop the records of epochs after `epoch` from a file, in one step; returns the others."""
+    records = [r for r in read_metrics(path) if r["epoch"] <= epoch]
+    part = path.with_suffix(".part")
+    part.write_text("".join(json.dumps(r) + "\n" for r in records))
+    os.replace(part, path)
+    return records
+
+
 class Log:
     """Appends records to `metrics.jsonl` and `tensorboard/`, and drops those of epochs that a resume repeats."""
 
     def __init__(self, run_dir: Path, epoch: int, wandb_project: str | None = None) -> None:
         """Open for a run whose state is at the end of `epoch`."""
         path = run_dir / "metrics.jsonl"
-        self.records = [r for r in read_metrics(path) if r["epoch"] <= epoch]
-        part = path.with_suffix(".part")
-        part.write_text("".join(json.dumps(r) + "\n" for r in self.records))
-        os.replace(part, path)
+        self.records = rewind(path, epoch)
         self._file = path.open("a", buffering=1)
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=epoch + 1)
         self._wandb = _open_wandb(wandb_project, run_dir) if wandb_project else None

@@ -211,7 +211,7 @@ def trained_for(tmp_path):
         (compare.main, ["--algorithms"], "at least one algorithm"),
         (compare.main, ["--env=cheetah_vel"], "cheetah_vel has one class of tasks"),
         (ablations.main, ["--env=cheetah_velo"], "did you mean cheetah_vel"),
-        (sweep.main, ["--env=point_robot", "--settings", "vae_window"], "vae_window must be in [2, 20]"),
+        (sweep.main, ["--env=point_robot", "--settings", "discount", "vae_window"], "vae_window must be in [2, 20]"),
     ],
 )
 def test_wrong_input(main, argv, message, capsys, tmp_path, monkeypatch):
