@@ -22,6 +22,7 @@ from benchmarks.provenance import provenance
 from benchmarks.readme import RESULTS, ROOT, table
 from experiments import cli, outcomes
 from experiments.arms import Budget
+from metarl_jax.analysis.curves import LAST
 from metarl_jax.analysis.statistics import seeds_needed
 from metarl_jax.errors import ConfigurationError
 
@@ -35,6 +36,7 @@ AFTER = (1, 3, 5, 10)
 """Steps since a change at which the attention's share is told."""
 MEASURES = {
     "test_return": "return",
+    "reached_return": f"return, mean of the last {LAST} evaluations",
     "matched_accuracy": "recognised, best matching",
     "recognition_accuracy": "recognised, by the label",
 }
@@ -87,7 +89,7 @@ def answer(name: str, content: dict[str, Any]) -> str:
     names = list(dict.fromkeys((*found, *(ALGORITHMS if name.startswith("algorithms_") else ()))))
     measures = [m for m in next(iter(found.values())) if any(one[m] for one in found.values())]
     over = [found.get(arm, dict.fromkeys(measures)) for arm in names]
-    digits = [1 if measure.startswith(("test_return", "score")) else 3 for measure in measures]
+    digits = [1 if measure.endswith("return") or measure.startswith("score") else 3 for measure in measures]
     count = len(content["seeds"])
     rows = [
         [arm, *(told(x[measure], n, count) for measure, n in zip(measures, digits, strict=True))]
@@ -106,10 +108,12 @@ def seeds_by_result() -> str:
     """How many seeds would tell the first arm of each comparison in docs/timrl.md from the others, by their returns."""
     rows = []
     for path in sorted(path for kind in ("timrl_*", "algorithms_*") for path in RESULTS.glob(f"{kind}.json")):
-        arms = json.loads(path.read_text()).get("arms")
+        content = json.loads(path.read_text())
+        arms = content.get("arms")
         if arms is None or min(map(len, arms.values())) < 2:  # published runs, or nothing to tell a deviation from
             continue
-        (first, base), *others = ((arm, np.array([run["test_return"] for run in runs])) for arm, runs in arms.items())
+        measure = next(iter(next(iter(content["summary"].values()))))
+        (first, base), *others = ((arm, np.array([run[measure] for run in runs])) for arm, runs in arms.items())
         for arm, returns in others:
             difference, stds = returns.mean() - base.mean(), (base.std(ddof=1), returns.std(ddof=1))
             p = stats.ttest_ind(base, returns, equal_var=False).pvalue

@@ -44,8 +44,10 @@ class Comparison(NamedTuple):
     title: str
     env: str
     arms: dict[str, Arm]
-    measures: tuple[str, ...] = ("test_return", "matched_accuracy")
+    measures: tuple[str, ...] = ("reached_return", "matched_accuracy")
     """What is compared: names of an `outcome`."""
+    curves: Mapping[str, Sequence[str]] = {}
+    """Figures of learning curves: the arms in each; {}: `curves` has all."""
 
 
 UNITS = ("minutes", "epochs")
@@ -195,7 +197,7 @@ def check_same(run: Path, arm: Arm, env: str, stored: dict[str, Any]) -> None:
 
 
 def compare(comparison: Comparison, config: Config, folder: Path) -> None:
-    """Run what is missing, print a table, write comparison.json, comparison.png and curves.png.
+    """Run what is missing, print a table, write comparison.json, comparison.png and the learning curves.
 
     Raises:
       ConfigurationError: no seeds, the same twice, vmapped ones that do not follow each other, or a run failed.
@@ -244,5 +246,8 @@ def compare(comparison: Comparison, config: Config, folder: Path) -> None:
         name: [curve for run in folders for curve in curves.curves(read_metrics(run / "metrics.jsonl"))]
         for name, folders in runs.items()
     }
-    curves.draw_groups(folder / "curves.png", learning)
-    print("\n".join(str(folder / name) for name in ("comparison.json", "comparison.png", "curves.png")))
+    drawn = comparison.curves or {"curves": tuple(learning)}
+    for name, members in drawn.items():
+        curves.draw_groups(folder / f"{name}.png", {arm: learning[arm] for arm in members})
+    written = ("comparison.json", "comparison.png", *(f"{name}.png" for name in drawn))
+    print("\n".join(str(folder / name) for name in written))

@@ -30,7 +30,7 @@ def comparison(env: str, algorithms: Sequence[str]) -> Comparison:
         raise ConfigurationError("--algorithms needs at least one algorithm")
     if unknown := [name for name in algorithms if name not in cli.ALGORITHMS]:
         raise ConfigurationError(f"unknown algorithm {unknown[0]!r}: choose {', '.join(cli.ALGORITHMS)}")
-    measures = ("test_return", "matched_accuracy", "recognition_accuracy")
+    measures = ("reached_return", "matched_accuracy", "recognition_accuracy")
     return Comparison("Algorithms on the same loop and budget", env, {name: Arm(name) for name in algorithms}, measures)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from metarl_jax.analysis import curves, figures
 from metarl_jax.analysis import evaluation as evaluations
-from metarl_jax.analysis import figures
 from metarl_jax.analysis.statistics import bootstrap_interval, iqm
 from metarl_jax.training.logging import read_metrics
 from metarl_jax.training.report import recent_scores
@@ -51,11 +51,13 @@ def component_shares(components: np.ndarray, family: np.ndarray, names: Sequence
 def outcome(run: Path, place: int = 0) -> dict[str, Any]:
     """Numbers of a finished run, of the seed at a `place` among its vmapped ones.
 
-    With scores, `score <family>` is the mean over its last evaluations; with several components and tasks that do not
-    change there are `component_shares`. `test_return_by_family` and `cluster_purity` are those of all seeds.
+    `reached_return` is the mean of the last `curves.LAST` evaluations. With scores, `score <family>` is the mean over
+    its last evaluations; with several components and tasks that do not change there are `component_shares`.
+    `test_return_by_family` and `cluster_purity` are those of all seeds.
     """
     evaluated = [r for r in read_metrics(run / "metrics.jsonl") if r.get("test_return") is not None]
     last, scores = evaluated[-1], recent_scores(evaluated)
+    curve = curves.curves(evaluated)[place]
     evaluation, tasks = evaluations.load(run / "evaluation.npz")
     classes = tasks.family if len(np.unique(tasks.family)) > 1 else tasks.label
     about = json.loads((run / "config.json").read_text())
@@ -65,7 +67,8 @@ def outcome(run: Path, place: int = 0) -> dict[str, Any]:
     several = stationary and components.shape[-1] > 1
     shares = component_shares(components, tasks.family, about["environment"]["families"]) if several else {}
     return {
-        "test_return": last.get("test_return_per_seed", [last["test_return"]])[place],
+        "test_return": float(curve.test_return[-1]),
+        "reached_return": curves.reached([curve]),
         "test_return_by_family": last["test_return_by_family"],
         "recognition_accuracy": float(np.nanmean(recognized)) if recognized.size else None,
         "cluster_purity": last.get("test_cluster_purity"),
@@ -74,6 +77,7 @@ def outcome(run: Path, place: int = 0) -> dict[str, Any]:
         "env_steps": last["env_steps"],
         "seconds": last["seconds"],
         "commit": about["commit"],
+        "curve": {name: getattr(curve, name).tolist() for name in ("env_steps", "minutes", "test_return")},
         **shares,
         **{f"score {name}": float(seeds[place]) for name, seeds in scores.items()},
     }
@@ -108,18 +112,18 @@ def summarise(
 
 
 def draw(path: Path, title: str, outcomes: Mapping[str, Sequence[Mapping[str, Any]]], measures: Sequence[str]) -> None:
-    """Measures of every arm: seeds as points, interquartile mean and interval."""
-    figure, axes = figures.new(len(measures), width=max(4.0, 1.3 * len(outcomes)))
+    """Measures of every arm, one below the other: seeds as points, interquartile mean and interval."""
+    figure, axes = figures.new(len(measures), height=1.2 + 0.3 * len(outcomes))
     for axis, measure in zip(axes, measures, strict=True):
         for place, runs in enumerate(outcomes.values()):
             values = [run[measure] for run in runs]
             over = spread(values)
             if over is None:
                 continue
-            axis.plot([place] * len(values), values, "o", color="0.7", markersize=4)
+            axis.plot(values, [place] * len(values), "o", color="0.7", markersize=4)
             error = [[over["iqm"] - over["low"]], [over["high"] - over["iqm"]]]
-            axis.errorbar([place], [over["iqm"]], yerr=error, fmt="s", capsize=4, color="C0")
-        axis.set_xticks(range(len(outcomes)), list(outcomes), rotation=20, ha="right")
-        axis.set(ylabel=measure.replace("_", " "))
-    axes[0].set_title(title, loc="left", fontsize=10)
+            axis.errorbar([over["iqm"]], [place], xerr=error, fmt="s", capsize=4, color="C0")
+        axis.set_yticks(range(len(outcomes)), list(outcomes) if axis is axes[0] else [])
+        axis.set(xlabel=measure.replace("_", " "), ylim=(len(outcomes) - 0.5, -0.5))
+    figure.suptitle(title, fontsize=10)
     figures.save(figure, path)

@@ -1,11 +1,12 @@
-"""MoSS settings, one changed at a time, in tables and figures: python -m experiments.sweep --settings kl discount."""
+"""MoSS with one setting changed, in a table and figures: python -m experiments.sweep --settings kl discount."""
 
 import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from experiments import arms, cli, moss
+from experiments import arms, cli, moss, rundir
 from experiments.arms import Arm, Comparison
 from metarl_jax.errors import ConfigurationError
 
@@ -38,31 +39,39 @@ class Config(arms.Config):
     """Which settings to sweep."""
 
 
-def comparison(env: str, setting: str) -> Comparison:
-    """The values of one setting.
+def comparison(env: str, settings: Sequence[str]) -> Comparison:
+    """The preset, and every other value of the settings.
 
     Raises:
       ConfigurationError: an unknown setting.
     """
-    if setting not in SETTINGS:
-        raise ConfigurationError(f"unknown setting {setting!r}: choose {', '.join(SETTINGS)}")
-    flag, *values = SETTINGS[setting]
-    follow = {}
-    if setting == "updates":  # one pool per epoch, whatever their number
-        every = moss.presets_for("fast", env).agent.sac.policy_every
-        follow = {value: (f"--updates_per_pool={int(value) // every}",) for value in values}
-    settings = {value: Arm("moss", (flag, *value.split(), *follow.get(value, ()))) for value in values}
-    return Comparison(f"{flag.lstrip('-')}", env, settings)
+    if unknown := [name for name in settings if name not in SETTINGS]:
+        raise ConfigurationError(f"unknown setting {unknown[0]!r}: choose {', '.join(SETTINGS)}")
+
+    def configured(arm: Arm) -> dict[str, Any]:
+        return rundir.flatten(cli.configure(moss, [f"--env={env}", *arm.flags]))
+
+    found = {"fast": Arm("moss")}
+    curves: dict[str, list[str]] = {}
+    preset = configured(found["fast"])
+    for setting in settings:
+        flag, *values = SETTINGS[setting]
+        own = preset[flag.lstrip("-")]
+        own = " ".join(map(str, own)) if isinstance(own, tuple) else own
+        curves[f"curves_{setting}"] = ["fast"]
+        for value in values:
+            # one pool per epoch, whatever the number of updates
+            pools = f"--updates_per_pool={int(value) // preset['sac.policy_every']}" if setting == "updates" else None
+            arm = Arm("moss", (flag, *value.split(), *filter(None, [pools])))
+            if configured(arm) != preset:
+                found[f"{setting} {value} (fast: {own})"] = arm
+                curves[f"curves_{setting}"].append(f"{setting} {value} (fast: {own})")
+    return Comparison("MoSS, one setting changed", env, found, curves=curves)
 
 
 def sweep(config: Config) -> int:
-    """Run what is missing, then write a figure and a JSON file per setting."""
-    chosen = {setting: comparison(config.env, setting) for setting in config.settings}
-    for found in chosen.values():  # before the first setting takes its hours
-        for arm in found.arms.values():
-            arms.check_possible(found.env, arm)
-    for setting, found in chosen.items():
-        arms.compare(found, config, Path(config.out) / f"sweep_{config.env}_{setting}")
+    """Run what is missing, then write the figures and the JSON file."""
+    arms.compare(comparison(config.env, config.settings), config, Path(config.out) / f"sweep_{config.env}")
     return 0
 
 

@@ -41,13 +41,13 @@ QUESTIONS = {
         "Does a random recogniser stall?",
         "cheetah_dir_nonstat",
         {"recognised": Arm("timrl"), "random": Arm("timrl", ("--forced_accuracy=0.5",))},
-        ("test_return", "recognition_accuracy"),
+        ("reached_return", "recognition_accuracy"),
     ),
     "unseen": Comparison(
         "What happens in a class that was not trained?",
         "cheetah_dir_vel_to_goal",
         {"TIMRL": Arm("timrl"), "mixture belief": Arm("timrl", ("--belief=mixture",)), "MoSS": mixture(3)},
-        ("test_return", *(f"goal as component {k}" for k in range(3))),
+        ("reached_return", *(f"goal as component {k}" for k in range(3))),
     ),
 }
 

@@ -23,7 +23,7 @@ COMPARISONS = {
     **timrl_questions.QUESTIONS,
     **{f"ablations of {env}": ablations.comparison(env) for env in ("cheetah_vel_ood", "cheetah_multitask")},
     "algorithms": compare.comparison("cheetah_dir_nonstat", ("moss", "timrl", "cemrl")),
-    **{f"sweep of {name}": sweep.comparison("cheetah_vel", name) for name in sweep.SETTINGS},
+    "sweep": sweep.comparison("cheetah_vel", tuple(sweep.SETTINGS)),
 }
 
 
@@ -68,9 +68,13 @@ def test_an_answer_from_finished_runs(flags, tmp_path, monkeypatch, capsys):
         assert env == "cheetah_dir_vel_to_goal" and str(budget) == ("30 epochs" if flags else "10 min")
         run.mkdir(parents=True)
         values = [-10.0 * seed - (100.0 if arm.algorithm == "moss" else 0.0) for seed in seeds]
-        record = {"epoch": 3, "env_steps": 600, "seconds": 1.0, "test_return": 7.0, "test_return_by_family": {}}
-        record |= {"test_return_per_seed": values, "test_score_per_seed": {"goal": [10.0 * x for x in values]}}
-        (run / "metrics.jsonl").write_text(json.dumps(record) + "\n")
+        record = {"seconds": 60.0, "test_return": 7.0, "test_return_by_family": {}}
+        scores = {"test_score_per_seed": {"goal": [10.0 * x for x in values]}}
+        for i in range(5):  # the mean of the last three is what the fourth gives
+            returns = {"test_return_per_seed": [x + i - 3.0 for x in values]}
+            record |= scores | returns | {"epoch": i, "env_steps": 200 * i}
+            with (run / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(record) + "\n")
         config = {"versions": {"jax": "1"}, "commit": "abc", "devices": ["cpu:0"]}
         config["environment"] = {"families": ["velocity", "goal"], "stationary": True}
         (run / "config.json").write_text(json.dumps(config))
@@ -86,7 +90,14 @@ def test_an_answer_from_finished_runs(flags, tmp_path, monkeypatch, capsys):
     assert timrl_questions.main(["--question=unseen", "--seeds", "0", "1", f"--out={tmp_path}", *flags]) == 0
     folder = tmp_path / "timrl_unseen"
     answer = json.loads((folder / "comparison.json").read_text())
-    assert answer["summary"]["MoSS"]["test_return"]["mean"] == -105.0 and answer["seeds"] == [0, 1]
+    assert answer["summary"]["MoSS"]["reached_return"]["mean"] == -105.0 and answer["seeds"] == [0, 1]
+    assert [run["test_return"] for run in answer["arms"]["MoSS"]] == [-99.0, -109.0]
+    curve = {
+        "env_steps": [0, 200, 400, 600, 800],
+        "minutes": [1.0] * 5,
+        "test_return": [-13.0, -12.0, -11.0, -10.0, -9.0],
+    }
+    assert answer["arms"]["TIMRL"][1]["curve"] == curve
     assert list(answer["arms"]) == names and answer["arms"]["MoSS"][0]["commit"] == "abc"
     assert answer["arms"]["TIMRL"][1]["matched_accuracy"] == 0.75
     shares = [answer["summary"]["TIMRL"][f"goal as component {k}"]["mean"] for k in range(3)]
@@ -97,6 +108,20 @@ def test_an_answer_from_finished_runs(flags, tmp_path, monkeypatch, capsys):
     assert (answer.get("epochs"), answer.get("minutes")) == ((30, None) if flags else (None, 10.0))
     told = capsys.readouterr().out
     assert "What happens in a class" in told and ("30 epochs)" if flags else "10 min)") in told
+
+
+def test_a_sweep_has_every_other_value_of_its_settings_once():
+    comparison = sweep.comparison("cheetah_vel", ("width", "discount", "updates"))
+    preset, *others = comparison.arms
+    width = [f"width {n} {n} (fast: 128 128)" for n in (64, 256)]
+    discount = [f"discount {x} (fast: 0.97)" for x in (0.95, 0.985, 0.99)]
+    assert others == [*width, *discount, "updates 800 (fast: 1600)", "updates 3200 (fast: 1600)"]
+    assert comparison.arms[preset].flags == () and list(comparison.curves) == [
+        f"curves_{setting}" for setting in ("width", "discount", "updates")
+    ]
+    assert comparison.curves["curves_width"] == [preset, *width]
+    config = cli.configure(moss, ["--env=cheetah_vel", *comparison.arms[others[-1]].flags])
+    assert config.agent.updates_per_pool * config.agent.sac.policy_every == config.agent.sac_updates == 3200
 
 
 def python(code):
