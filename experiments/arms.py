@@ -177,19 +177,26 @@ def train(jobs: int, commands: Iterable[Command | None]) -> None:
     side_by_side(jobs, [command for command in commands if command])
 
 
+def _module(arm: Arm) -> Any:
+    return importlib.import_module(cli.ALGORITHMS[arm.algorithm])
+
+
+def configured(env: str, arm: Arm) -> Any:
+    """The configuration of an arm's runs."""
+    return cli.configure(_module(arm), [f"--env={env}", *arm.flags])
+
+
 @functools.cache
 def check_possible(env: str, arm: Arm) -> None:
     """Raise `ConfigurationError` for an arm whose algorithm or settings the benchmark does not suit."""
     jax.config.update("jax_platforms", "cpu")  # an accelerator is the runs' alone
-    module: Any = importlib.import_module(cli.ALGORITHMS[arm.algorithm])
-    module.build(cli.configure(module, [f"--env={env}", *arm.flags]))
+    _module(arm).build(configured(env, arm))
 
 
 def check_same(run: Path, arm: Arm, env: str, stored: dict[str, Any]) -> None:
     """Raise `ConfigurationError` if a run that is there was trained with other settings than the arm's."""
-    module: Any = importlib.import_module(cli.ALGORITHMS[arm.algorithm])
-    wanted = cli.configure(module, [f"--env={env}", *arm.flags])
-    found = rundir.flatten(rundir.fill(module.Config(), stored, run))
+    wanted = configured(env, arm)
+    found = rundir.flatten(rundir.fill(type(wanted)(), stored, run))
     budget = {field.name for field in dataclasses.fields(RunConfig)}
     for name, value in rundir.flatten(wanted).items():
         if name not in budget and found[name] != value:

@@ -4,9 +4,8 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from experiments import arms, cli, moss, rundir
+from experiments import arms, cli, rundir
 from experiments.arms import Arm, Comparison
 from metarl_jax.errors import ConfigurationError
 
@@ -48,12 +47,9 @@ def comparison(env: str, settings: Sequence[str]) -> Comparison:
     if unknown := [name for name in settings if name not in SETTINGS]:
         raise ConfigurationError(f"unknown setting {unknown[0]!r}: choose {', '.join(SETTINGS)}")
 
-    def configured(arm: Arm) -> dict[str, Any]:
-        return rundir.flatten(cli.configure(moss, [f"--env={env}", *arm.flags]))
-
     found = {"fast": Arm("moss")}
     curves: dict[str, list[str]] = {}
-    preset = configured(found["fast"])
+    preset = rundir.flatten(arms.configured(env, found["fast"]))
     for setting in settings:
         flag, *values = SETTINGS[setting]
         own = preset[flag.lstrip("-")]
@@ -63,9 +59,10 @@ def comparison(env: str, settings: Sequence[str]) -> Comparison:
             # one pool per epoch, whatever the number of updates
             pools = f"--updates_per_pool={int(value) // preset['sac.policy_every']}" if setting == "updates" else None
             arm = Arm("moss", (flag, *value.split(), *filter(None, [pools])))
-            if configured(arm) != preset:
-                found[f"{setting} {value} (fast: {own})"] = arm
-                curves[f"curves_{setting}"].append(f"{setting} {value} (fast: {own})")
+            if rundir.flatten(arms.configured(env, arm)) != preset:
+                name = f"{setting} {value} (fast: {own})"
+                found[name] = arm
+                curves[f"curves_{setting}"].append(name)
     return Comparison("MoSS, one setting changed", env, found, curves=curves)
 
 

@@ -1,15 +1,16 @@
 """Refuse what cannot fit before it starts; stop what has gone non-finite before it is saved."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import psutil
+from jax.typing import ArrayLike
 
 from metarl_jax.errors import ConfigurationError
-from metarl_jax.types import Metrics
 
 SHARE = 0.8
 """Of the free memory that a replay may take: learners, environments and XLA's scratch need the rest."""
@@ -29,7 +30,7 @@ def _is_bad(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return jax.tree.map(lambda x: ~jnp.isfinite(x).all(), leaves)
 
 
-def nonfinite(metrics: Metrics, learner: Any) -> list[str]:
+def nonfinite(metrics: Mapping[str, ArrayLike], learner: Any) -> list[str]:
     """Names of the metrics, then of the learner's leaves, that hold a NaN or an infinity.
 
     Metrics that end in `_return` are exempt: they are NaN where nobody knows them, as with stored data. So is the
