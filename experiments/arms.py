@@ -129,6 +129,7 @@ def side_by_side(jobs: int, commands: Sequence[Command]) -> None:
                     return
                 process = subprocess.Popen(command.argv)
                 started.append(process)
+                print(f"run {len(started)} of {len(commands)}: {command.run}", flush=True)
             if share:
                 os.sched_setaffinity(process.pid, share)  # long before the process counts its cores
             if code := process.wait():
@@ -223,6 +224,7 @@ def compare(comparison: Comparison, config: Config, folder: Path) -> None:
         for group, run in zip(groups, runs[name], strict=True):
             commands.append(command(comparison.env, arm, group, budget, run))
     if any(commands):  # no arm has run yet when one is refused
+        print(f"checking {len(comparison.arms)} settings ...", flush=True)
         for arm in comparison.arms.values():
             check_possible(comparison.env, arm)
     train(config.jobs, commands)

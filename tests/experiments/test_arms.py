@@ -145,9 +145,10 @@ def test_runs_side_by_side_have_cores_of_their_own(monkeypatch, tmp_path):
             arms.side_by_side(jobs, [python("")])
 
 
-def test_a_run_that_fails_is_named():
+def test_a_run_that_fails_is_named(capsys):
     with pytest.raises(ConfigurationError, match="a run ended with exit code 3"):
-        arms.side_by_side(1, [python("raise SystemExit(3)")])
+        arms.side_by_side(1, [python(""), python("raise SystemExit(3)"), python("")])
+    assert capsys.readouterr().out == "run 1 of 3: a run\nrun 2 of 3: a run\n"  # how far it is; the third never starts
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
