@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from metarl_jax.data.statistics import Scale
 from metarl_jax.networks.mixture import Mixture, most_likely
 
 FORMS = ("component", "mixture", "sample")
@@ -29,3 +30,18 @@ def vector(form: str, q: Mixture, key: PRNGKeyArray) -> Float[Array, "... b"]:
     if form == "sample":
         return mean + std * jax.random.normal(key, mean.shape)
     return jnp.concatenate([mean, std], -1)
+
+
+def acted_on(
+    form: str, belief: Float[Array, "n b"], q: Mixture, scale: Scale, key: PRNGKeyArray
+) -> tuple[Float[Array, "n b"], PRNGKeyArray]:
+    """What an action is chosen by, and a key for the choice: the belief that is remembered, or a sample of its own."""
+    if form != "sample":
+        return belief, key
+    key, key_belief = jax.random.split(key)
+    return scale.apply(vector(form, q, key_belief)), key
+
+
+def shown(form: str, belief: Float[Array, "n b"], q: Mixture, scale: Scale) -> Float[Array, "n b"]:
+    """What figures show: the belief that is remembered; where each action draws its own, what they vary around."""
+    return scale.apply(most_likely(q)[0]) if form == "sample" else belief

@@ -14,7 +14,7 @@ from metarl_jax.data.statistics import Scale
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import context_vae, reward_model, sac
 from metarl_jax.learners.context_vae import Config as VAEConfig
-from metarl_jax.networks.mixture import Mixture, most_likely
+from metarl_jax.networks.mixture import Mixture
 from metarl_jax.types import Agent, Changes, EnvSpec, Metrics, Transition
 
 
@@ -95,10 +95,8 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         return Memory(recent, read(state, context_vae.mixture(recent), jax.random.key(0)))
 
     def act(state: State, obs: jax.Array, memory: Memory, key: PRNGKeyArray, explore: bool) -> jax.Array:
-        belief = memory.belief
-        if config.belief == "sample":
-            key, key_belief = jax.random.split(key)
-            belief = read(state, context_vae.mixture(memory.recent), key_belief)
+        q = context_vae.mixture(memory.recent)
+        belief, key = belief_forms.acted_on(config.belief, memory.belief, q, state.belief_scale, key)
         obs = control.seen(config, state.scale, obs)
         return sac.act(state.sac, config.sac, sac_spec, obs, belief, key, explore)
 
@@ -108,21 +106,8 @@ def make(config: Config, spec: EnvSpec) -> Agent:
 
     def describe(state: State, memory: Memory) -> dict[str, jax.Array]:
         q = context_vae.mixture(memory.recent)
-        belief = memory.belief
-        if config.belief == "sample":  # each action draws its own
-            belief = state.belief_scale.apply(most_likely(q)[0])
+        belief = belief_forms.shown(config.belief, memory.belief, q, state.belief_scale)
         return {"belief": belief, "component": jax.nn.softmax(q.logits)}
-
-    def learn_inference(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[Changes, Metrics]:
-        """An epoch's VAE updates on fresh windows."""
-        scale = statistics.scale(replay.moments)
-
-        def step(vae: context_vae.State, windows: Transition, siblings: Transition | None, key: PRNGKeyArray):
-            return context_vae.train_step(vae, windows, key, config.vae, vae_spec, scale, siblings)
-
-        num = inference.num_updates(config, config.vae_updates, state.num_epochs)
-        vae, metrics = inference.train(config, config.vae, step, state.vae, replay, num, key)
-        return {"vae": vae}, metrics | {"updates": num}
 
     def make_pool(state: State, replay: Replay, key: PRNGKeyArray) -> sac.Batch:
         key_sample, key_before, key_after = jax.random.split(key, 3)
@@ -138,5 +123,6 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         waits = inference.learns(config)
         return control.epoch(config, sac_spec, state, acting, lambda s, k: make_pool(s, replay, k), waits, key)
 
+    learn_inference = inference.part(config, config.vae, vae_spec, context_vae.train_step)
     parts = {"control": learn_control, "inference": learn_inference, **imagined.parts}
     return Agent(init, begin, act, observe, parts, describe, gross_reward=imagined.gross_reward)

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from metarl_jax.agents import control
+from metarl_jax.data import statistics
 from metarl_jax.data.replay import Replay, sample_siblings, sample_windows
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import decoding
-from metarl_jax.types import EnvSpec, Metrics, Transition
+from metarl_jax.types import Changes, EnvSpec, Metrics, Transition
 
 
 def validate(config: decoding.Config, spec: EnvSpec) -> None:
@@ -68,3 +69,28 @@ def train(
         return train_step(vae, windows, siblings, key_train)
 
     return control.repeat(update, vae, num, key)
+
+
+def part(
+    config: control.Config, vae_config: decoding.Config, spec: Any, train_step: Callable[..., tuple[Any, Metrics]]
+) -> Callable[[Any, Replay, PRNGKeyArray], tuple[Changes, Metrics]]:
+    """The part of an agent's epoch that trains its VAE alone, the state's field `vae`.
+
+    Args:
+      config: numbers of updates.
+      vae_config: of the VAE.
+      spec: of the VAE.
+      train_step: (vae, windows, key, vae_config, spec, scale, siblings) -> the VAE after an update, and metrics.
+    """
+
+    def learn(state: Any, replay: Replay, key: PRNGKeyArray) -> tuple[Changes, Metrics]:
+        scale = statistics.scale(replay.moments)
+
+        def step(vae: Any, windows: Transition, siblings: Transition | None, key: PRNGKeyArray) -> tuple[Any, Metrics]:
+            return train_step(vae, windows, key, vae_config, spec, scale, siblings)
+
+        num = num_updates(config, config.vae_updates, state.num_epochs)
+        vae, metrics = train(config, vae_config, step, state.vae, replay, num, key)
+        return {"vae": vae}, metrics | {"updates": num}
+
+    return learn

@@ -156,9 +156,8 @@ def make(config: Config, spec: EnvSpec) -> Agent:
 
     def act(state: State, obs: jax.Array, memory: Memory, key: PRNGKeyArray, explore: bool) -> jax.Array:
         obs, belief = believed(state, obs, memory)
-        if config.belief == "sample":
-            key, key_belief = jax.random.split(key)
-            belief = read(state, mixture(state, memory.carry), key_belief)
+        q = mixture(state, memory.carry)
+        belief, key = belief_forms.acted_on(config.belief, belief, q, state.belief_scale, key)
         return sac.act(state.sac, config.sac, sac_spec, obs, belief, key, explore)
 
     def observe(state: State, memory: Memory, transition: Transition) -> Memory:
@@ -172,21 +171,8 @@ def make(config: Config, spec: EnvSpec) -> Agent:
 
     def describe(state: State, memory: Memory) -> dict[str, jax.Array]:
         q = mixture(state, memory.carry)
-        belief = memory.belief
-        if config.belief == "sample":  # each action draws its own
-            belief = state.belief_scale.apply(gmm_vae.most_likely(q)[0])
+        belief = belief_forms.shown(config.belief, memory.belief, q, state.belief_scale)
         return {"belief": belief, "component": jax.nn.softmax(q.logits)}
-
-    def learn_inference(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[Changes, Metrics]:
-        """An epoch's VAE updates on fresh windows."""
-        scale = statistics.scale(replay.moments)
-
-        def step(vae: gmm_vae.State, windows: Transition, siblings: Transition | None, key: PRNGKeyArray):
-            return gmm_vae.train_step(vae, windows, key, config.vae, vae_spec, scale, siblings)
-
-        num = inference.num_updates(config, config.vae_updates, state.num_epochs)
-        vae, metrics = inference.train(config, config.vae, step, state.vae, replay, num, key)
-        return {"vae": vae}, metrics | {"updates": num}
 
     def make_pool(state: State, replay: Replay, key: PRNGKeyArray) -> sac.Batch:
         """Transitions [P, ...] of fresh windows with the acting encoder's beliefs; beliefs not standardised."""
@@ -211,5 +197,6 @@ def make(config: Config, spec: EnvSpec) -> Agent:
         waits = not oracle and inference.learns(config)
         return control.epoch(config, sac_spec, state, acting, lambda s, k: make_pool(s, replay, k), waits, key)
 
-    parts = {"control": learn_control, **({} if oracle else {"inference": learn_inference}), **imagined.parts}
+    learn_inference = {"inference": inference.part(config, config.vae, vae_spec, gmm_vae.train_step)}
+    parts = {"control": learn_control, **({} if oracle else learn_inference), **imagined.parts}
     return Agent(init, begin, act, observe, parts, describe, gross_reward=imagined.gross_reward)

@@ -173,24 +173,21 @@ def make(config: Config, spec: EnvSpec) -> Agent:
             **control.init(key_sac, config, sac_spec)._asdict(),
         )
 
-    def mixture(state: State, carry: jax.Array) -> Mixture:
-        return gmm_vae.mixture(state.acting_encoder, config.vae, vae_spec, carry)
+    def mixture(state: State, carry: jax.Array, logits: jax.Array) -> Mixture:
+        """The encoder's components, the recogniser's choice among them (Eq. 10)."""
+        return gmm_vae.mixture(state.acting_encoder, config.vae, vae_spec, carry)._replace(logits=logits)
 
-    def read(state: State, carry: jax.Array, logits: jax.Array, key: PRNGKeyArray) -> Float[Array, "... b"]:
-        """The belief: the encoder's components, the recogniser's choice among them (Eq. 10)."""
-        q = mixture(state, carry)._replace(logits=logits)
+    def read(state: State, q: Mixture, key: PRNGKeyArray) -> Float[Array, "... b"]:
         return state.belief_scale.apply(belief_forms.vector(config.belief, q, key))
 
     def begin(state: State, n: int) -> Memory:
         carry = gmm_vae.begin(config.vae, vae_spec, (n,))
         blank = recognizer.begin(config.recognizer, recognizer_spec, n)
-        return Memory(carry, blank, blank.logits, read(state, carry, blank.logits, jax.random.key(0)))
+        return Memory(carry, blank, blank.logits, read(state, mixture(state, carry, blank.logits), jax.random.key(0)))
 
     def act(state: State, obs: jax.Array, memory: Memory, key: PRNGKeyArray, explore: bool) -> jax.Array:
-        belief = memory.belief
-        if config.belief == "sample":
-            key, key_belief = jax.random.split(key)
-            belief = read(state, memory.carry, memory.logits, key_belief)
+        q = mixture(state, memory.carry, memory.logits)
+        belief, key = belief_forms.acted_on(config.belief, memory.belief, q, state.belief_scale, key)
         obs = control.seen(config, state.scale, obs)
         return sac.act(state.sac, config.sac, sac_spec, obs, belief, key, explore)
 
@@ -206,13 +203,11 @@ def make(config: Config, spec: EnvSpec) -> Agent:
             state.acting_recognizer, config.recognizer, recognizer_spec, state.scale, memory.recognizer, transition
         )
         logits = choose(after.logits, transition)
-        return Memory(carry, after, logits, read(state, carry, logits, jax.random.key(0)))
+        return Memory(carry, after, logits, read(state, mixture(state, carry, logits), jax.random.key(0)))
 
     def describe(state: State, memory: Memory) -> dict[str, jax.Array]:
-        belief = memory.belief
-        if config.belief == "sample":  # each action draws its own
-            q = mixture(state, memory.carry)._replace(logits=memory.logits)
-            belief = state.belief_scale.apply(gmm_vae.most_likely(q)[0])
+        q = mixture(state, memory.carry, memory.logits)
+        belief = belief_forms.shown(config.belief, memory.belief, q, state.belief_scale)
         attention = jnp.mean(memory.recognizer.attention, -2)  # over heads
         return {"belief": belief, "component": jax.nn.softmax(memory.logits), "attention": attention}
 
