@@ -51,8 +51,9 @@ def component_shares(components: np.ndarray, family: np.ndarray, names: Sequence
 def outcome(run: Path, place: int = 0) -> dict[str, Any]:
     """Numbers of a finished run, of the seed at a `place` among its vmapped ones.
 
-    `reached_return` is the mean of the last `curves.LAST` evaluations. With scores, `score <family>` is the mean over
-    its last evaluations; with several components and tasks that do not change there are `component_shares`.
+    `reached_return` is the mean of the last `curves.LAST` evaluations; the curve's `unit` is that of its `env_steps`.
+    With scores, `score <family>` is the mean over its last evaluations; with several components and tasks that do not
+    change there are `component_shares`.
     `test_return_by_family` and `cluster_purity` are those of all seeds.
     """
     evaluated = [r for r in read_metrics(run / "metrics.jsonl") if r.get("test_return") is not None]
@@ -77,7 +78,8 @@ def outcome(run: Path, place: int = 0) -> dict[str, Any]:
         "env_steps": last["env_steps"],
         "seconds": last["seconds"],
         "commit": about["commit"],
-        "curve": {name: getattr(curve, name).tolist() for name in ("env_steps", "minutes", "test_return")},
+        "curve": {name: getattr(curve, name).tolist() for name in ("env_steps", "minutes", "test_return")}
+        | {"unit": curve.unit},
         **shares,
         **{f"score {name}": float(seeds[place]) for name, seeds in scores.items()},
     }

@@ -42,8 +42,10 @@ def comparison(env: str, settings: Sequence[str]) -> Comparison:
     """The preset, and every other value of the settings.
 
     Raises:
-      ConfigurationError: an unknown setting.
+      ConfigurationError: an unknown setting, or none.
     """
+    if not settings:
+        raise ConfigurationError("--settings needs at least one setting")
     if unknown := [name for name in settings if name not in SETTINGS]:
         raise ConfigurationError(f"unknown setting {unknown[0]!r}: choose {', '.join(SETTINGS)}")
 

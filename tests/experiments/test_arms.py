@@ -97,7 +97,7 @@ def test_an_answer_from_finished_runs(flags, tmp_path, monkeypatch, capsys):
         "minutes": [1.0] * 5,
         "test_return": [-13.0, -12.0, -11.0, -10.0, -9.0],
     }
-    assert answer["arms"]["TIMRL"][1]["curve"] == curve
+    assert answer["arms"]["TIMRL"][1]["curve"] == curve | {"unit": "environment steps"}
     assert list(answer["arms"]) == names and answer["arms"]["MoSS"][0]["commit"] == "abc"
     assert answer["arms"]["TIMRL"][1]["matched_accuracy"] == 0.75
     shares = [answer["summary"]["TIMRL"][f"goal as component {k}"]["mean"] for k in range(3)]
@@ -233,6 +233,7 @@ def trained_for(tmp_path):
         (timrl_questions.main, ["--question=why"], "choose labels, components"),
         (timrl_questions.main, ["--seeds"], "at least one"),
         (sweep.main, ["--settings", "luck"], "choose updates, batch"),
+        (sweep.main, ["--settings"], "at least one setting"),
         (compare.main, ["--algorithms", "moss", "pearl"], "unknown algorithm 'pearl': choose moss, timrl, cemrl"),
         (compare.main, ["--algorithms"], "at least one algorithm"),
         (compare.main, ["--env=cheetah_vel"], "cheetah_vel has one class of tasks"),
