@@ -59,8 +59,8 @@ def comparison(env: str, settings: Sequence[str]) -> Comparison:
         curves[f"curves_{setting}"] = ["fast"]
         for value in values:
             # one pool per epoch, whatever the number of updates
-            pools = f"--updates_per_pool={int(value) // preset['sac.policy_every']}" if setting == "updates" else None
-            arm = Arm("moss", (flag, *value.split(), *filter(None, [pools])))
+            pools = [f"--updates_per_pool={int(value) // preset['sac.policy_every']}"] if setting == "updates" else []
+            arm = Arm("moss", (flag, *value.split(), *pools))
             if rundir.flatten(arms.configured(env, arm)) != preset:
                 name = f"{setting} {value} (fast: {own})"
                 found[name] = arm
