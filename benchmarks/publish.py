@@ -43,6 +43,7 @@ CURVE = (
     "test_component_usage",
     "test_responsibility_entropy",
     "test_cluster_purity",
+    "test_belief_purity",
     "env_steps_per_second",
     "updates_per_second",
     "reward_error",

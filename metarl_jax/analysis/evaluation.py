@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
 from metarl_jax.types import Evaluation, Task
@@ -57,7 +58,8 @@ def report(
       `test_return` (mean over seeds and tasks, episode 1), `test_return_min` (the worst single episode),
       `test_return_by_family`, `_by_subtask`, `_by_episode` [K], with several seeds `_per_seed` [S]; where
       components stand for classes, `recognition_accuracy` over all steps of episode 1; with a mixture also
-      `clusters`'s; with a normaliser `test_score`, `test_score_by_family` and `test_score_per_seed` (of each family:
+      `clusters`'s; where several kinds of tasks do not change, `test_belief_purity`, `belief_purity`'s; with a
+      normaliser `test_score`, `test_score_by_family` and `test_score_per_seed` (of each family:
       [S]), and with several seeds the standard deviation `test_score_std_by_family` over them.
     """
     values = np.asarray(evaluation.returns)
@@ -75,6 +77,10 @@ def report(
         result["recognition_accuracy"] = float(np.nanmean(np.asarray(evaluation.recognized)[:, 0]))
     if evaluation.components.shape[-1] > 1:
         result |= clusters(np.asarray(evaluation.components)[:, 0], tasks.family)
+    if not np.any(evaluation.task_changed) and (
+        purity := belief_purity(np.asarray(evaluation.beliefs)[:, 0, -1], tasks)
+    ):
+        result["test_belief_purity"] = purity
     if normalizer:
         scores = normalizer.scores(first)
         result["test_score"] = float(scores.mean())
@@ -109,6 +115,27 @@ def clusters(components: np.ndarray, family: np.ndarray) -> dict[str, Any]:
         "test_responsibility_entropy": float(entropy),
         "test_cluster_purity": float(np.mean([adjusted_rand_score(family, f) for f in final])) if several else None,
     }
+
+
+def belief_purity(beliefs: np.ndarray, tasks: HeldOutTasks) -> dict[str, float]:
+    """Whether beliefs lie in as many groups as there are kinds of tasks, with or without a mixture.
+
+    Args:
+      beliefs: [S, N, b] at one step of each task.
+      tasks: the tasks.
+
+    Returns:
+      By `base_task` and `subtask`: the adjusted Rand index, mean over seeds, of as many Ward clusters of the beliefs
+      against them. Left out where there is one kind, or one task of each; {} if beliefs are of size 0, or not finite.
+    """
+    if not beliefs.shape[-1] or not np.isfinite(beliefs).all():
+        return {}
+    result = {}
+    for name, kind in {"base_task": tasks.family, "subtask": tasks.label}.items():
+        if 1 < (num := len(np.unique(kind))) < len(kind):
+            found = [AgglomerativeClustering(num).fit_predict(seed) for seed in beliefs]
+            result[name] = float(np.mean([adjusted_rand_score(kind, groups) for groups in found]))
+    return result
 
 
 def save(path: Path, evaluation: Evaluation, tasks: HeldOutTasks) -> None:

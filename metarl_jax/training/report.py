@@ -27,6 +27,7 @@ FINAL = (
     "test_component_usage",
     "test_responsibility_entropy",
     "test_cluster_purity",
+    "test_belief_purity",
     "nonfinite",
 )
 """What the summary repeats of the last records, besides `test_return`."""

@@ -47,6 +47,19 @@ def test_clusters_against_base_tasks(probabilities, purity, entropy):
     np.testing.assert_allclose(report["test_component_usage"], np.mean(probabilities, 0))
 
 
+@pytest.mark.parametrize(("places", "base_task", "subtask"), [([0, 1, 5, 5.1], 1.0, 1.0), ([0, 5, 6, 6.1], 0.0, 1.0)])
+def test_beliefs_lie_in_groups_of_tasks(places, base_task, subtask):
+    beliefs = np.broadcast_to(np.array(places)[:, None], (2, 2, 12, 4, 1))
+    report = evaluations.report(evaluation(seeds=2)._replace(beliefs=beliefs), TASKS, FAMILIES, SUBTASKS)
+    assert report["test_belief_purity"] == pytest.approx({"base_task": base_task, "subtask": subtask})
+
+
+def test_no_groups_are_sought_where_tasks_change_or_beliefs_are_broken():
+    broken = evaluation()._replace(beliefs=np.full((1, 2, 12, 4, 3), np.nan))
+    for found in (evaluation(changed=True), broken):
+        assert "test_belief_purity" not in evaluations.report(found, TASKS, FAMILIES, SUBTASKS)
+
+
 def test_response_is_aligned_with_the_change():
     """Reward t - c after a change at c (the first new step is c + 1), -7 before it."""
     step = np.arange(30)[:, None]
