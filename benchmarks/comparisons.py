@@ -39,6 +39,7 @@ MEASURES = {
     "reached_return": f"return, mean of the last {LAST} evaluations",
     "matched_accuracy": "recognised, best matching",
     "recognition_accuracy": "recognised, by the label",
+    "belief_purity": "clusters of beliefs are sub-tasks (adjusted Rand index)",
 }
 """How measures of comparisons are called; others as they are."""
 NOTHING = "No result yet.\n"

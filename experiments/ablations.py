@@ -11,18 +11,26 @@ from experiments.arms import Arm, Comparison, mixture
 
 @dataclasses.dataclass(frozen=True)
 class Config(arms.Config):
-    """The paper's four ablations, and the oracle as the upper line; and imagined tasks, where `fast` has them."""
+    """The paper's four ablations, and the oracle as the upper line.
+
+    And imagined tasks, where `fast` has them, and a mixture that is taught base tasks, where there are several.
+    """
 
     env: str = "cheetah_vel_ood"
     """Benchmark."""
 
 
 def comparison(env: str) -> Comparison:
-    """What is taken away from MoSS, or put back that `fast` leaves out, one at a time."""
+    """What is taken away from MoSS, or put back that `fast` leaves out, one at a time.
+
+    The contrastive loss needs one task per episode, and labels need several base tasks.
+    """
     fast = moss.presets_for("fast", env)
     size = fast.agent.vae.latent_size
     real = Arm("moss", ("--imagined_episodes=0", "--reward_model_updates=0"))
-    stationary = setup.spec_of("fast", env, ()).stationary  # the contrastive loss needs one task per episode
+    spec = setup.spec_of("fast", env, ())
+    num = len(spec.families)
+    taught = Arm("moss", (f"--vae.num_components={num}", "--vae.elbo_steps=16", "--vae.base_task_weight=0.1"))
     return Comparison(
         "MoSS and what its parts are worth",
         env,
@@ -31,11 +39,13 @@ def comparison(env: str) -> Comparison:
             **({"without imagined tasks": real} if fast.data.imagined_episodes else {}),
             "trajectory-level inference": Arm("moss", ("--online_inference=False",)),
             "four Gaussians": mixture(4),
+            **({"a Gaussian per base task, taught": taught} if num > 1 else {}),
             "one Gaussian of their size": Arm("moss", (f"--vae.latent_size={4 * size}",)),
-            **({"contrastive loss": Arm("moss", ("--vae.contrastive_weight=0.1",))} if stationary else {}),
+            **({"contrastive loss": Arm("moss", ("--vae.contrastive_weight=0.1",))} if spec.stationary else {}),
             "posterior sample": Arm("moss", ("--belief=sample",)),
             "oracle": Arm("moss", ("--belief=oracle",)),
         },
+        ("reached_return", "matched_accuracy", "belief_purity"),
     )
 
 

@@ -53,7 +53,8 @@ def outcome(run: Path, place: int = 0) -> dict[str, Any]:
 
     `reached_return` is the mean of the last `curves.LAST` evaluations; the curve's `unit` is that of its `env_steps`.
     With scores, `score <family>` is the mean over its last evaluations; with several components and tasks that do not
-    change there are `component_shares`.
+    change there are `component_shares`. `belief_purity` is that of sub-tasks at the episode's end, None where tasks
+    change or there is one.
     `test_return_by_family` and `cluster_purity` are those of all seeds.
     """
     evaluated = [r for r in read_metrics(run / "metrics.jsonl") if r.get("test_return") is not None]
@@ -65,6 +66,7 @@ def outcome(run: Path, place: int = 0) -> dict[str, Any]:
     stationary = about["environment"]["stationary"]  # otherwise the tasks are those of the first steps alone
     components, recognized = np.asarray(evaluation.components)[place, 0], np.asarray(evaluation.recognized)[place, 0]
     matched = matched_accuracy(components, classes) if stationary else None
+    groups = evaluations.belief_purity(np.asarray(evaluation.beliefs)[[place], 0, -1], tasks) if stationary else {}
     several = stationary and components.shape[-1] > 1
     shares = component_shares(components, tasks.family, about["environment"]["families"]) if several else {}
     return {
@@ -74,6 +76,7 @@ def outcome(run: Path, place: int = 0) -> dict[str, Any]:
         "recognition_accuracy": float(np.nanmean(recognized)) if recognized.size else None,
         "cluster_purity": last.get("test_cluster_purity"),
         "matched_accuracy": matched,
+        "belief_purity": groups.get("subtask"),
         "epoch": last["epoch"],
         "env_steps": last["env_steps"],
         "seconds": last["seconds"],

@@ -100,6 +100,7 @@ def test_an_answer_from_finished_runs(flags, tmp_path, monkeypatch, capsys):
     assert answer["arms"]["TIMRL"][1]["curve"] == curve | {"unit": "environment steps"}
     assert list(answer["arms"]) == names and answer["arms"]["MoSS"][0]["commit"] == "abc"
     assert answer["arms"]["TIMRL"][1]["matched_accuracy"] == 0.75
+    assert answer["arms"]["TIMRL"][1]["belief_purity"] is None
     shares = [answer["summary"]["TIMRL"][f"goal as component {k}"]["mean"] for k in range(3)]
     assert shares == [0.0, 0.5, 0.5] and answer["arms"]["TIMRL"][1]["velocity as component 0"] == 1.0
     assert [run["score goal"] for run in answer["arms"]["TIMRL"]] == [0.0, -100.0]
@@ -253,6 +254,12 @@ def test_the_contrastive_loss_is_ablated_where_tasks_stay():
     left_out = {"without imagined tasks", "contrastive loss"}
     assert left_out <= set(ablations.comparison("cheetah_vel_ood").arms)
     assert not left_out & set(ablations.comparison("cheetah_vel_nonstat").arms)
+
+
+def test_a_mixture_is_taught_base_tasks_where_there_are_several():
+    taught = "a Gaussian per base task, taught"
+    assert "--vae.num_components=3" in ablations.comparison("ant_multitask").arms[taught].flags
+    assert taught not in ablations.comparison("cheetah_vel_ood").arms
 
 
 @pytest.mark.parametrize(
