@@ -40,8 +40,9 @@ class Config:
     """Critics learn what is gained over resting: rewards are shaped with the potential of what the task would pay for
     ever if the body stood still where it is, which training knows. Optimal policies stay the same (Ng et al., 1999)."""
     reward_floor: tuple[float, ...] = ()
-    """SAC takes rewards below this for this, so that what a fall costs keeps no policy from trying, and is not most of
-    what critics learn. One for all base tasks, or one for each in their order; empty: there is none."""
+    """SAC takes what a task pays, what actions cost apart, for no less than this, so that what a fall costs keeps no
+    policy from trying, and is not most of what critics learn. One for all base tasks, or one for each in their order;
+    empty: there is none."""
     hold_belief: bool = False
     """Critics value the next state under the belief before the step, as TIGR's and CEMRL's codes do, rather than after
     it. What a step reveals then leaves no error behind; without `privileged_critics` it is most of their loss."""
@@ -182,7 +183,7 @@ def pool(
     reward = windows.reward
     if config.reward_floor:
         floors = jnp.broadcast_to(jnp.asarray(config.reward_floor), len(spec.families))
-        reward = jnp.maximum(reward, floors[windows.task.family])
+        reward += jnp.maximum(floors[windows.task.family] - windows.gross_reward, 0.0)
     if config.resting_potential:
         reward += _potential_gain(windows, config.sac.discount)
     if config.sac_reward_normalization:

@@ -61,12 +61,13 @@ def test_rewards_have_a_floor_and_shaped_ones_telescope():
         return np.asarray(batch.reward).reshape(5, 3)
 
     powers = discount ** np.arange(5)[:, None]
+    cost = windows.gross_reward - windows.reward
     floored = rewards(dataclasses.replace(CONFIG, reward_floor=(-0.2,)))
-    np.testing.assert_array_equal(floored, np.maximum(windows.reward, np.float32(-0.2)))
-    assert (floored != windows.reward).any()
-    floors = np.array([-0.2, 0.1, -0.2], np.float32)  # by the family of each window's task
+    np.testing.assert_allclose(floored, np.maximum(windows.gross_reward, -0.2) - cost, atol=1e-6)
+    assert np.isclose(floored, windows.reward).any() and (floored > windows.reward + 0.1).any()
+    floors = np.array([-0.2, 0.1, -0.2])  # by the family of each window's task
     floored = rewards(dataclasses.replace(CONFIG, reward_floor=(-0.2, 0.1)))
-    np.testing.assert_array_equal(floored, np.maximum(windows.reward, floors))
+    np.testing.assert_allclose(floored, np.maximum(windows.gross_reward, floors) - cost, atol=1e-6)
     gain = (powers * (rewards(config) - rewards(CONFIG))).sum(0) * (1 - discount)
     end = discount**5 * np.asarray(rest[4, :, 1]) * [1, 0, 1]
     np.testing.assert_allclose(gain, end - np.asarray(rest[0, :, 0]), rtol=1e-4, atol=1e-5)
