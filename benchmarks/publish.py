@@ -10,6 +10,7 @@ the others' figure.
 """
 
 import dataclasses
+import importlib
 import json
 import sys
 from collections import Counter
@@ -22,7 +23,7 @@ import tyro
 
 from benchmarks import figures
 from benchmarks.provenance import provenance
-from experiments import cli
+from experiments import cli, rundir
 from metarl_jax.analysis import evaluation as evaluations
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training.logging import read_metrics
@@ -110,6 +111,19 @@ def last_evaluation(run: Path, environment: dict[str, Any]) -> list[dict[str, An
     ]
 
 
+def settings_of(run: dict[str, Any]) -> dict[str, Any]:
+    """What a published run was trained with; fields that came later are at their defaults, which are as it was before.
+
+    Where fields have gone since, it is what was written.
+    """
+    stored = run["config"]["config"]
+    default = importlib.import_module(cli.ALGORITHMS[run["config"]["algorithm"]]).Config()
+    try:
+        return dataclasses.asdict(rundir.fill(default, stored, "a published run"))
+    except ConfigurationError:
+        return stored
+
+
 def title(runs: Sequence[dict[str, Any]]) -> str:
     """Name of what published runs of one experiment show: algorithm, benchmark with its options, preset.
 
@@ -119,7 +133,7 @@ def title(runs: Sequence[dict[str, Any]]) -> str:
     """
     names, settings = set(), set()
     for run in runs:
-        config = run["config"]["config"]
+        config = settings_of(run)
         agent = {name: value for name, value in config["agent"].items() if name != "method"}
         variant = [config["variant"]] if config.get("variant", "fast") != "fast" else []
         oracle = ["oracle"] if agent.get("belief") == "oracle" else []

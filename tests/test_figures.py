@@ -18,7 +18,7 @@ def run(folder, env="cheetah_vel", returns=(-200.0, -30.0), seed=0, **agent):
     """A run directory whose last seed gets 10 more."""
     folder.mkdir()
     about = {"run_dir": str(folder), "seed": seed}
-    settings = {"env": env, "preset": "fast", "data": None, "agent": agent, "run": about}
+    settings = {"env": env, "preset": "fast", "data": {}, "agent": agent, "run": about}
     content = {"algorithm": "moss", "config": settings, "environment": {"stationary": False}}
     (folder / "config.json").write_text(json.dumps(content))
     (folder / "summary.json").write_text(
@@ -158,3 +158,18 @@ def test_what_is_no_run_is_not_published(tmp_path):
         publish.main(publish.Config((run(tmp_path / "new", returns=()),), out=tmp_path))
     with pytest.raises(ConfigurationError, match="different experiments: moss_a_fast, moss_b_fast"):
         publish.main(publish.Config((run(tmp_path / "a", "a"), run(tmp_path / "b", "b")), out=tmp_path))
+
+
+def test_settings_that_came_later_are_no_difference(published):
+    """An older run says nothing of a field that a newer one has at its default."""
+    newer = run(published / "newer", seed=5)
+    about = json.loads((newer / "config.json").read_text())
+    about["config"]["data"] = {"imagined_episodes": 0.0}
+    (newer / "config.json").write_text(json.dumps(about))
+    publish.main(publish.Config((newer,), keep=True, out=published, figures=published / "docs"))
+    stored = json.loads((published / "moss_cheetah_vel_fast.json").read_text())
+    assert [publish.seed_of(r) for r in stored["runs"]] == [0, 2, 5]
+    about["config"]["data"] = {"imagined_episodes": 0.5}
+    (newer / "config.json").write_text(json.dumps(about))
+    with pytest.raises(ConfigurationError, match="different settings"):
+        publish.main(publish.Config((newer,), keep=True, out=published, figures=published / "docs"))
