@@ -215,8 +215,9 @@ sees it, with all of these, and the whole stack.
 SECTION = """\
 Zero-shot first episode on held-out tasks, deterministic policy, `--preset=fast`, one core of a 2-core machine per
 run (`cheetah_vel` and `cheetah_multitask`: both; `cheetah_dir` and `cheetah_vel_ood`: both of one two thirds and half
-as fast). A return counts as reached when the mean of three evaluations in a row is at least as high. Figures: dashed,
-the reference levels; several seeds are thin lines, with their interquartile mean and its 95 % bootstrap interval:
+as fast; `ant_dir`, seeds 0 and 2: one core two thirds as fast). A return counts as reached when the mean of three
+evaluations in a row is at least as high. Figures: dashed, the reference levels; several seeds are thin lines, with
+their interquartile mean and its 95 % bootstrap interval:
 
 {learning}
 The same policies some steps after a change of task and when nothing changes, and where tasks do not change, some
