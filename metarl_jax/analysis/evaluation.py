@@ -126,9 +126,10 @@ def belief_purity(beliefs: np.ndarray, tasks: HeldOutTasks) -> dict[str, float]:
 
     Returns:
       By `base_task` and `subtask`: the adjusted Rand index, mean over seeds, of as many Ward clusters of the beliefs
-      against them. Left out where there is one kind, or one task of each; {} if beliefs are of size 0, or not finite.
+      against them. Left out where there is one kind, or one task of each; {} if beliefs are of size 0, or not finite,
+      and where there is one sub-task: families are then no base tasks, but groups of a report (ER-TRL's contexts).
     """
-    if not beliefs.shape[-1] or not np.isfinite(beliefs).all():
+    if not beliefs.shape[-1] or not np.isfinite(beliefs).all() or len(np.unique(tasks.label)) < 2:
         return {}
     result = {}
     for name, kind in {"base_task": tasks.family, "subtask": tasks.label}.items():

@@ -54,10 +54,11 @@ def test_beliefs_lie_in_groups_of_tasks(places, base_task, subtask):
     assert report["test_belief_purity"] == pytest.approx({"base_task": base_task, "subtask": subtask})
 
 
-def test_no_groups_are_sought_where_tasks_change_or_beliefs_are_broken():
+def test_no_groups_are_sought_where_tasks_change_or_are_of_one_kind_or_beliefs_are_broken():
     broken = evaluation()._replace(beliefs=np.full((1, 2, 12, 4, 3), np.nan))
-    for found in (evaluation(changed=True), broken):
-        assert "test_belief_purity" not in evaluations.report(found, TASKS, FAMILIES, SUBTASKS)
+    grouped_for_a_report = TASKS._replace(label=np.zeros(4, int))
+    for found, tasks in ((evaluation(changed=True), TASKS), (broken, TASKS), (evaluation(), grouped_for_a_report)):
+        assert "test_belief_purity" not in evaluations.report(found, tasks, FAMILIES, SUBTASKS)
 
 
 def test_response_is_aligned_with_the_change():
