@@ -27,7 +27,7 @@ def comparison(env: str) -> Comparison:
     """
     fast = moss.presets_for("fast", env)
     size = fast.agent.vae.latent_size
-    real = Arm("moss", ("--imagined_episodes=0", "--reward_model_updates=0"))
+    real = Arm("moss", ("--imagined_episodes=0",))
     spec = setup.spec_of("fast", env, ())
     num = len(spec.families)
     taught = Arm("moss", (f"--vae.num_components={num}", "--vae.elbo_steps=16", "--vae.base_task_weight=0.1"))

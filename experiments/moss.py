@@ -37,6 +37,7 @@ def presets_for(preset: str, env: str, options: tuple[str, ...] = ()) -> Config:
 
 def build(config: Config, episodes: int | None = None) -> Experiment:
     """What to train; `episodes` in a row per evaluation, None for the configuration's."""
+    config = dataclasses.replace(config, agent=setup.agent_of(config))
     env = make_env(config)
     agent = moss.make(config.agent, env.spec)
     mixture = f"{config.agent.vae.num_components} Gaussians of {config.agent.vae.latent_size} dimensions"

@@ -72,6 +72,11 @@ def make_env(config: Base) -> envs.Environment:
     return envs.make(config.env, config.physics, config.variant, **options_of(config.env_options))
 
 
+def agent_of(config: Any) -> Any:
+    """The settings of a run's agent: a model of rewards is learnt only if there are imagined tasks that it pays for."""
+    return config.agent if config.data.imagined_episodes else dataclasses.replace(config.agent, reward_model_updates=0)
+
+
 def experiment(
     config: Config, env: envs.Environment, agent: Agent, episodes: int | None, more: Mapping[str, Any]
 ) -> Experiment:

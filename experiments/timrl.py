@@ -31,6 +31,7 @@ def presets_for(preset: str, env: str, options: tuple[str, ...] = ()) -> Config:
 
 def build(config: Config, episodes: int | None = None) -> Experiment:
     """What to train; `episodes` in a row per evaluation, None for the configuration's."""
+    config = dataclasses.replace(config, agent=setup.agent_of(config))
     env = setup.make_env(config)
     agent = timrl.make(config.agent, env.spec)
     networks = setup.networks(agent, lambda state: {"recogniser": state.recognizer.params})

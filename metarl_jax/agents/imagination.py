@@ -40,8 +40,8 @@ def validate(config: control.Config, vae_config: decoding.Config) -> None:
         raise ConfigurationError(f"reward_model_updates must be >= 0, got {config.reward_model_updates}")
     if config.reward_model_updates and (config.resting_potential or vae_config.progress_weight):
         raise ConfigurationError(
-            "what an imagined task pays for standing still is not known: use --imagined_episodes=0 and "
-            "--reward_model_updates=0, or neither --resting_potential nor --vae.progress_weight"
+            "what an imagined task pays for standing still is not known: use --imagined_episodes=0, or neither "
+            "--resting_potential nor --vae.progress_weight"
         )
     if not config.reward_model.learning_rate > 0.0:
         raise ConfigurationError(

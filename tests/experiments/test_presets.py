@@ -2,8 +2,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+import experiments.moss
 from envs import make
-from experiments import presets
+from experiments import cli, presets
 from metarl_jax.agents import cemrl, moss, timrl
 from metarl_jax.training.checkpoint import Checkpoints, structure
 from tests import helpers
@@ -26,6 +27,12 @@ def test_what_a_preset_learns_can_be_stored(algorithm, settings, benchmark, pres
     store.save(1, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), {"epoch": 1})
     restored, _ = store.restore(shapes)
     assert structure(restored) == structure(shapes)
+
+
+@pytest.mark.parametrize(("flags", "learnt"), [([], True), (["--imagined_episodes=0"], False)])
+def test_a_model_of_rewards_is_learnt_if_it_pays(flags, learnt):
+    built = experiments.moss.build(cli.configure(experiments.moss, ["--env=cheetah_vel_ood", *flags]))
+    assert ("reward_model" in built.trainer.epoch.parts) == learnt
 
 
 def test_tasks_are_imagined_where_they_stay():
