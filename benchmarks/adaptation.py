@@ -25,7 +25,6 @@ from benchmarks.publish import published, seed_of, title
 from experiments import cli, outcomes, rundir
 from experiments.evaluate import load
 from metarl_jax.errors import ConfigurationError
-from metarl_jax.training import compilation
 from metarl_jax.types import Evaluation
 
 STATIONARY = {"training tasks": "train", "held-out tasks": "test"}
@@ -145,7 +144,6 @@ def main(config: Config) -> None:
         raise ConfigurationError("at least one run directory is needed")
     if config.settle is not None and config.settle < 0:
         raise ConfigurationError(f"--settle must be at least 0, got {config.settle}")
-    compilation.configure()
     runs = [published(run) for run in config.runs]
     name, env = title(runs), runs[0]["config"]["config"]["env"]
     stationary = runs[0]["config"]["environment"]["stationary"]

@@ -24,7 +24,6 @@ from experiments import cli
 from experiments.evaluate import each_task, load
 from metarl_jax.analysis.evaluation import HeldOutTasks
 from metarl_jax.errors import ConfigurationError
-from metarl_jax.training import compilation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +77,6 @@ def main(config: Config) -> None:
     cli.check_counts(repeats=config.repeats)
     if not config.runs:
         raise ConfigurationError("at least one run directory is needed")
-    compilation.configure()
     config.out.parent.mkdir(parents=True, exist_ok=True)
     rows = []
     print(f"{'benchmark':22}{'fast':>10}{'reference':>11}{'difference':>12}{'95 % interval':>20}{'percent':>9}")

@@ -45,7 +45,7 @@ class Config:
 def load(
     run: str | Path, episodes: int | None = None, tasks: str | None = None, **changes: Any
 ) -> tuple[loop.Experiment, Any, dict[str, Any]]:
-    """Rebuild a run from its directory.
+    """Rebuild a run from its directory, in a process set up as training's was (`compilation.configure`).
 
     Args:
       run: its directory.
@@ -60,6 +60,7 @@ def load(
       ConfigurationError: not a run directory, an unknown algorithm, other data than it learnt from, no checkpoint, or
         `tasks` of a run on stored data, whose evaluation plays all of the data's.
     """
+    compilation.configure()
     content = rundir.read(run, "--run")
     name = content["algorithm"]
     if name not in cli.ALGORITHMS:
@@ -89,7 +90,6 @@ def evaluate(config: Config) -> int:
         raise ConfigurationError(f"--episodes must be at least 1, got {config.episodes}")
     if config.json and (not Path(config.json).absolute().parent.is_dir() or Path(config.json).is_dir()):
         raise ConfigurationError(f"--json: {config.json} is not a file in a directory that exists")
-    compilation.configure()
     experiment, state, info = load(
         config.run, config.episodes, config.tasks, physics=config.physics, variant=config.variant
     )
