@@ -10,7 +10,9 @@ from jax.stages import Compiled, Lowered
 
 
 def configure() -> None:
-    """Set up JAX for a process that trains or evaluates. Called by entry points, and by what opens a run, before anything is traced.
+    """Set up JAX for a process that trains or evaluates.
+
+    Called by entry points, and by what opens a run, before anything is traced.
 
     Random bits come from XLA's own generator: programs that inline Threefry everywhere take two to three times as
     long to compile. Its numbers under vmap are not those of each key alone, so a seed among several is another run
