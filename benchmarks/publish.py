@@ -84,6 +84,8 @@ def published(run: Path) -> dict[str, Any]:
     if summary["status"] == "running":
         raise ConfigurationError(f"{run} is running, or was killed: let it end, or go on with --resume")
     settings = config["config"]
+    if settings.get("members"):
+        raise ConfigurationError(f"{run} trained {len(settings['members'])} settings: publish runs of one")
     settings["run"]["run_dir"] = None  # says nothing on another machine
     if isinstance(settings["data"], str):  # a data set, of which the name says enough
         settings["data"] = Path(settings["data"]).name

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 
 from experiments import cli, outcomes, rundir
+from metarl_jax.agents.hyperparameters import TRACEABLE
 from metarl_jax.analysis import curves
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import interrupt, report
@@ -82,8 +83,8 @@ class Config:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each a run of its own."""
     vmap: bool = False
-    """The seeds of an arm are one run, a vmapped program with the first seed, in which each has fewer updates per
-    minute."""
+    """The seeds of an arm are one run, a vmapped program with the first seed, and so are arms that differ in no more
+    than `--members` can. On a CPU each then has fewer updates per minute."""
     jobs: int = 1
     """Runs side by side, each bound to its share of the CPU cores."""
     out: str = "runs/comparisons"
@@ -204,6 +205,50 @@ def check_same(run: Path, arm: Arm, env: str, stored: dict[str, Any]) -> None:
             raise ConfigurationError(f"{run} was trained with --{name}={found[name]}, not {value}: name another --out")
 
 
+class Run(NamedTuple):
+    """What one process trains."""
+
+    path: Path
+    arm: Arm
+    seeds: Sequence[int]
+    names: Sequence[str]
+    """Of the arms that it is, each with all seeds: more than one are its members."""
+
+
+def plan(comparison: Comparison, config: Config, folder: Path) -> list[Run]:
+    """The runs of a comparison: one per arm and seed, or with `vmap` as few as can be."""
+
+    def path(name: str, *more: object) -> Path:
+        plain = "".join(c if c.isalnum() or c == "." else "_" for c in name)
+        return folder / "-".join(map(str, (plain, *more)))
+
+    if not config.vmap:
+        arms = comparison.arms.items()
+        return [Run(path(name, seed), arm, (seed,), (name,)) for name, arm in arms for seed in config.seeds]
+    runs = []
+    for names in together(comparison):
+        arm = comparison.arms[names[0]]
+        if len(names) == 1:
+            runs.append(Run(path(names[0], *config.seeds), arm, config.seeds, names))
+            continue
+        settings = [rundir.flatten(configured(comparison.env, comparison.arms[name])) for name in names]
+        varied = [name for name in TRACEABLE if len({own[name] for own in settings}) > 1]
+        members = [",".join(f"{name}={own[name]}" for name in varied) for own in settings]
+        arm = arm._replace(flags=(*arm.flags, "--members", *members))
+        runs.append(Run(path(names[0], f"and_{len(names) - 1}_more", *config.seeds), arm, config.seeds, names))
+    return runs
+
+
+def together(comparison: Comparison) -> list[list[str]]:
+    """Names of the arms, those in one list that differ in hyper-parameters alone that may be traced."""
+    kinds: dict[Any, list[str]] = {}
+    for name, arm in comparison.arms.items():
+        settings = rundir.flatten(configured(comparison.env, arm))
+        fixed = tuple((key, value) for key, value in settings.items() if key not in TRACEABLE)
+        kinds.setdefault((arm.algorithm, fixed if "members" in settings else name), []).append(name)
+    return list(kinds.values())
+
+
 def compare(comparison: Comparison, config: Config, folder: Path) -> None:
     """Run what is missing, print a table, write comparison.json, comparison.png and the learning curves.
 
@@ -215,27 +260,21 @@ def compare(comparison: Comparison, config: Config, folder: Path) -> None:
         such = " ".join(map(str, wanted))
         raise ConfigurationError(f"--vmap=True trains seeds that follow each other, such as --seeds {such}")
     budget = Budget.of(dataclasses.asdict(config))
-    groups = [config.seeds] if config.vmap else [(seed,) for seed in config.seeds]
-    runs: dict[str, list[Path]] = {}
-    commands: list[Command | None] = []
-    for name, arm in comparison.arms.items():
-        plain = "".join(c if c.isalnum() or c == "." else "_" for c in name)
-        runs[name] = [folder / "-".join(map(str, (plain, *group))) for group in groups]
-        for group, run in zip(groups, runs[name], strict=True):
-            commands.append(command(comparison.env, arm, group, budget, run))
+    print(f"checking {len(comparison.arms)} settings ...", flush=True)
+    planned = plan(comparison, config, folder)
+    commands = [command(comparison.env, run.arm, run.seeds, budget, run.path) for run in planned]
     if any(commands):  # no arm has run yet when one is refused
-        print(f"checking {len(comparison.arms)} settings ...", flush=True)
         for arm in comparison.arms.values():
             check_possible(comparison.env, arm)
     train(config.jobs, commands)
-    found = {
-        name: [
-            outcomes.outcome(run, place)
-            for run, group in zip(folders, groups, strict=True)
-            for place in range(len(group))
-        ]
-        for name, folders in runs.items()
-    }
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in comparison.arms}
+    learning: dict[str, list[curves.Curve]] = {name: [] for name in comparison.arms}
+    for run in planned:
+        learnt = curves.curves(read_metrics(run.path / "metrics.jsonl"))
+        trained = [name for name in run.names for _ in run.seeds]
+        for place, (name, curve) in enumerate(zip(trained, learnt, strict=True)):
+            found[name].append(outcomes.outcome(run.path, place))
+            learning[name].append(curve)
     summary = outcomes.summarise(found, comparison.measures)
     heads = "".join(f"{measure.replace('_', ' '):>26}" for measure in comparison.measures)
     heading = f"{comparison.title} ({comparison.env}, {budget})"
@@ -243,7 +282,7 @@ def compare(comparison: Comparison, config: Config, folder: Path) -> None:
     for name, over in summary.items():
         means = ((spread["mean"] if spread else None) for spread in over.values())
         print(f"{name:28}" + "".join(f"{'-':>26}" if mean is None else f"{mean:26.3f}" for mean in means))
-    about = json.loads((next(iter(runs.values()))[0] / "config.json").read_text())
+    about = json.loads((planned[0].path / "config.json").read_text())
     content = {name: about[name] for name in ("versions", "devices", "machine") if name in about}
     content |= {"title": comparison.title, "env": comparison.env, budget.unit: budget.amount}
     content |= {"seeds": config.seeds, "vmap": config.vmap, "jobs": config.jobs}
@@ -251,10 +290,6 @@ def compare(comparison: Comparison, config: Config, folder: Path) -> None:
     write_json(folder / "comparison.json", content | {"summary": summary, "arms": found})
     told = [m for m in comparison.measures if any(over[m] for over in summary.values())]
     outcomes.draw(folder / "comparison.png", heading, found, told)
-    learning = {
-        name: [curve for run in folders for curve in curves.curves(read_metrics(run / "metrics.jsonl"))]
-        for name, folders in runs.items()
-    }
     drawn = comparison.curves or {"curves": tuple(learning)}
     for name, members in drawn.items():
         curves.draw_groups(folder / f"{name}.png", {arm: learning[arm] for arm in members})

@@ -40,7 +40,7 @@ def build(config: Config, episodes: int | None = None) -> Experiment:
         "networks": setup.counts(setup.networks(agent)),
         "per epoch": setup.updates(config.agent, agent),
     }
-    return setup.experiment(config, env, agent, episodes, description)
+    return setup.experiment(config, env, agent, episodes, description, cemrl.make)
 
 
 if __name__ == "__main__":

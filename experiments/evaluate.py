@@ -38,6 +38,8 @@ class Config:
     """Model variant to evaluate on, fast or reference; None: the run's."""
     tasks: str | None = None
     """`test`, the held-out tasks, or `train`; None: the run's (`test`, unless it was told otherwise)."""
+    member: int = 0
+    """Which of the run's `members`, from 0."""
     json: str | None = None
     """Also write the numbers to this file."""
 
@@ -93,15 +95,20 @@ def evaluate(config: Config) -> int:
     experiment, state, info = load(
         config.run, config.episodes, config.tasks, physics=config.physics, variant=config.variant
     )
+    num_members = len(experiment.members) or 1
+    if not 0 <= config.member < num_members:
+        raise ConfigurationError(f"--member must be 0 to {num_members - 1} for this run, got {config.member}")
     trainer = experiment.trainer
     evaluation = jax.device_get(jax.jit(trainer.evaluate)(state, jax.random.key(config.seed), *trainer.constants))
-    returns, tasks = each_task(np.asarray(evaluation.returns).mean(0), HeldOutTasks.of(experiment.test_tasks))
+    seeds = np.asarray(evaluation.returns).reshape(num_members, -1, *evaluation.returns.shape[1:])[config.member]
+    returns, tasks = each_task(seeds.mean(0), HeldOutTasks.of(experiment.test_tasks))
     spec = experiment.spec
     families = {
         f"mean {name}": [grouped(episode, tasks.family, spec.families)[name] for episode in returns]
         for name in grouped(returns[0], tasks.family, spec.families)
     }
     title = f"{spec.name}, epoch {info['epoch']}, {experiment.description['engine']}"
+    title += f", {experiment.members[config.member]}" if experiment.members else ""
     show(title, returns, tasks, spec, families)
     if config.json:
         write_json(
@@ -110,6 +117,7 @@ def evaluate(config: Config) -> int:
                 "run": config.run,
                 "epoch": info["epoch"],
                 "engine": experiment.description["engine"],
+                "member": experiment.members[config.member] if experiment.members else None,
                 "test_return": returns[0].mean(),
                 "test_return_by_episode": returns.mean(1),
                 "means": families,

@@ -46,7 +46,7 @@ def build(config: Config, episodes: int | None = None) -> Experiment:
         "networks": setup.counts(setup.networks(agent)),
         "per epoch": setup.updates(config.agent, agent),
     }
-    return setup.experiment(config, env, agent, episodes, description)
+    return setup.experiment(config, env, agent, episodes, description, moss.make)
 
 
 if __name__ == "__main__":

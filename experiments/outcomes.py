@@ -55,7 +55,6 @@ def outcome(run: Path, place: int = 0) -> dict[str, Any]:
     With scores, `score <family>` is the mean over its last evaluations; with several components and tasks that do not
     change there are `component_shares`. `belief_purity` is that of sub-tasks at the episode's end, None where tasks
     change or there is one.
-    `test_return_by_family` and `cluster_purity` are those of all seeds.
     """
     evaluated = [r for r in read_metrics(run / "metrics.jsonl") if r.get("test_return") is not None]
     last, scores = evaluated[-1], recent_scores(evaluated)
@@ -68,13 +67,15 @@ def outcome(run: Path, place: int = 0) -> dict[str, Any]:
     matched = matched_accuracy(components, classes) if stationary else None
     groups = evaluations.belief_purity(np.asarray(evaluation.beliefs)[[place], 0, -1], tasks) if stationary else {}
     several = stationary and components.shape[-1] > 1
-    shares = component_shares(components, tasks.family, about["environment"]["families"]) if several else {}
+    families = about["environment"]["families"]
+    shares = component_shares(components, tasks.family, families) if several else {}
+    purity = evaluations.clusters(components[None], tasks.family)["test_cluster_purity"]
     return {
         "test_return": float(curve.test_return[-1]),
         "reached_return": curves.reached([curve]),
-        "test_return_by_family": last["test_return_by_family"],
+        "test_return_by_family": evaluations.grouped(np.asarray(evaluation.returns)[place, 0], tasks.family, families),
         "recognition_accuracy": float(np.nanmean(recognized)) if recognized.size else None,
-        "cluster_purity": last.get("test_cluster_purity"),
+        "cluster_purity": purity if components.shape[-1] > 1 else None,
         "matched_accuracy": matched,
         "belief_purity": groups.get("subtask"),
         "epoch": last["epoch"],

@@ -44,9 +44,11 @@ def group(runs: Sequence[str]) -> dict[str, list[curves.Curve]]:
     for run in runs:
         content = rundir.read(run, "--runs")
         settings = {k: v for k, v in content["config"].items() if k not in RUN_FIELDS | {"run"}}
-        key = (f"{content['algorithm']}, {content['environment']['name']}", json.dumps(settings, sort_keys=True))
-        groups.setdefault(key, []).extend(curves.curves(evaluated(run)))
-        first.setdefault(key, run)
+        label = f"{content['algorithm']}, {content['environment']['name']}"
+        for name, members in curves.by_member(evaluated(run), "").items():
+            key = (f"{label}, {name}" if name else label, json.dumps(settings, sort_keys=True))
+            groups.setdefault(key, []).extend(members)
+            first.setdefault(key, run)
     names = [name for name, _ in groups]
     places = dict(zip(first.values(), rundir.short(list(first.values())), strict=True))
     return {

@@ -1,15 +1,18 @@
 """What the entry points of all algorithms share: the environment's flags, and how an experiment is put together."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import jax
+import numpy as np
 import tyro
 
 import envs
-from experiments import cli, presets
+from experiments import cli, presets, rundir
 from metarl_jax.agents import control
+from metarl_jax.agents.hyperparameters import TRACEABLE, Values, replaced
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import trainer
 from metarl_jax.training.loop import Experiment, RunConfig
@@ -41,6 +44,11 @@ class Config(Base):
     """Environment, data and budget of an experiment that collects its data."""
 
     data: Annotated[trainer.Config, Flat] = dataclasses.field(default_factory=trainer.Config)
+    members: tuple[str, ...] = ()
+    """Train several settings at once, in one vmapped program and each with all seeds: hyper-parameters of each one,
+    where they are not as the other flags say, as name=value,name=value. Of sac. alpha, average_rate, discount,
+    learning_rate, target_entropy and target_rate; of vae. kl_y_weight, kl_z_weight, learning_rate, reward_weight and
+    state_weight. All members have the same budget."""
 
 
 def spec_of(preset: str, env: str, options: tuple[str, ...], known: Sequence[str] = presets.PRESETS) -> envs.EnvSpec:
@@ -77,26 +85,71 @@ def agent_of(config: Any) -> Any:
     return config.agent if config.data.imagined_episodes else dataclasses.replace(config.agent, reward_model_updates=0)
 
 
-def experiment(
-    config: Config, env: envs.Environment, agent: Agent, episodes: int | None, more: Mapping[str, Any]
-) -> Experiment:
-    """What to train: `agent` on `env`.
+class Make(Protocol):
+    """An algorithm's `make`: (config, spec, values that replace its hyper-parameters) -> the agent."""
+
+    def __call__(self, config: Any, spec: envs.EnvSpec, values: Values | None = None) -> Agent: ...
+
+
+def members_of(config: Any, make: Make | None, spec: envs.EnvSpec) -> trainer.Members | None:
+    """The agents that `config.members` ask for; None without any.
 
     Args:
-      config: sizes, seeds and budget.
+      config: an algorithm's configuration, with `agent` and `members`.
+      make: of the algorithm; None: its hyper-parameters may not be traced.
+      spec: of the environment.
+
+    Raises:
+      ConfigurationError: what is given is no value of a hyper-parameter that may be traced, or one out of range.
+    """
+    if not config.members:
+        return None
+    if make is None:
+        raise ConfigurationError("--members: this algorithm trains one setting at a time")
+    if len(set(config.members)) < len(config.members):
+        raise ConfigurationError(f"--members: each at most once, got {' '.join(config.members)}")
+    wanted = [cli.parse_options(member.split(","), "--members") for member in config.members]
+    flat = rundir.flatten(config.agent)
+    for name, value in ((name, value) for member in wanted for name, value in member.items()):
+        if name not in TRACEABLE:
+            raise ConfigurationError(f"--members: {name} cannot differ between them: choose {', '.join(TRACEABLE)}")
+        if not isinstance(value, int | float):
+            raise ConfigurationError(f"--members: {name} must be a number, got {value!r}")
+    named = sorted({name for member in wanted for name in member})
+    rows = [{name: float(member.get(name, flat[name])) for name in named} for member in wanted]
+    for row in rows:
+        make(replaced(config.agent, row), spec)  # raises what is wrong with it
+    values = {name: np.array([row[name] for row in rows]) for name in named}
+    return trainer.Members(functools.partial(make, config.agent, spec), values)
+
+
+def experiment(
+    config: Any,
+    env: envs.Environment,
+    agent: Agent,
+    episodes: int | None,
+    more: Mapping[str, Any],
+    make: Make | None = None,
+) -> Experiment:
+    """What to train: `agent`, or the members, on `env`.
+
+    Args:
+      config: an algorithm's: a `Config` with a field `agent`.
       env: the benchmark.
       agent: made for it.
       episodes: in a row per evaluation; None for the configuration's.
       more: lines of the header that are the algorithm's own; `networks` maps names to parameter pytrees of its state.
+      make: of an algorithm whose hyper-parameters may be traced; without it there are no `members`.
     """
     data = config.data if episodes is None else dataclasses.replace(config.data, eval_episodes=episodes)
-    made = trainer.make(env, agent, data, config.run.seeds)
+    made = trainer.make(env, agent, data, config.run.seeds, members_of(config, make, env.spec))
     imagined = trainer.num_imagined(data)
     description = describe(env.spec) | {
         "tasks": f"{env.train_tasks.family.shape[0]} train, {env.test_tasks.family.shape[0]} test",
         "environments": f"{data.num_envs}" + (f", {imagined} of them in imagined tasks" if imagined else ""),
     }
-    return Experiment(made, env.spec, trainer.tasks_of(env, data), description | dict(more))
+    description |= {"members": "; ".join(config.members)} if config.members else {}
+    return Experiment(made, env.spec, trainer.tasks_of(env, data), description | dict(more), members=config.members)
 
 
 def describe(spec: envs.EnvSpec) -> dict[str, Any]:

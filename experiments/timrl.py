@@ -42,7 +42,7 @@ def build(config: Config, episodes: int | None = None) -> Experiment:
         "networks": setup.counts(networks),
         "per epoch": setup.updates(settings, agent, {"recogniser": settings.recognizer_updates}),
     }
-    return setup.experiment(config, env, agent, episodes, description)
+    return setup.experiment(config, env, agent, episodes, description, timrl.make)
 
 
 if __name__ == "__main__":

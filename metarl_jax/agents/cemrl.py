@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metarl_jax.agents import belief_forms, control, imagination, inference
+from metarl_jax.agents.hyperparameters import Values, replaced
 from metarl_jax.data import statistics
 from metarl_jax.data.replay import Replay, unscaled
 from metarl_jax.data.statistics import Scale
@@ -63,13 +64,16 @@ def validate(config: Config, spec: EnvSpec) -> None:
         raise ConfigurationError(f"vae.context must be >= 1, got {config.vae.context}")
 
 
-def make(config: Config, spec: EnvSpec) -> Agent:
+def make(config: Config, spec: EnvSpec, values: Values | None = None) -> Agent:
     """CEMRL for environments of `spec`, as pure functions.
+
+    `values` replace hyper-parameters of the configuration, which is checked without them: they may be traced.
 
     Raises:
       ConfigurationError: see `validate`.
     """
     validate(config, spec)
+    config = replaced(config, values or {})
     vae_spec = context_vae.Spec(spec.obs_size, spec.action_size)
     belief_size = belief_forms.size(config.belief, config.vae.num_components, config.vae.latent_size)
     sac_spec = control.sac_spec(config, spec, belief_size)

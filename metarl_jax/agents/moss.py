@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from metarl_jax.agents import belief_forms, control, imagination, inference
+from metarl_jax.agents.hyperparameters import Values, replaced
 from metarl_jax.data import statistics
 from metarl_jax.data.replay import Replay, unscaled
 from metarl_jax.data.statistics import Scale
@@ -95,13 +96,16 @@ def validate(config: Config, spec: EnvSpec) -> None:
         )
 
 
-def make(config: Config, spec: EnvSpec) -> Agent:
+def make(config: Config, spec: EnvSpec, values: Values | None = None) -> Agent:
     """MoSS for environments of `spec`, as pure functions.
+
+    `values` replace hyper-parameters of the configuration, which is checked without them: they may be traced.
 
     Raises:
       ConfigurationError: see `validate`.
     """
     validate(config, spec)
+    config = replaced(config, values or {})
     oracle = config.belief == "oracle"
     # A revealed task is the tail of the observation.
     own_obs_size = spec.obs_size - (belief_size(config, spec) if oracle else 0)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from metarl_jax.agents import belief_forms, control, imagination, inference
+from metarl_jax.agents.hyperparameters import Values, replaced
 from metarl_jax.data import statistics
 from metarl_jax.data.replay import Replay, sample_windows, unscaled
 from metarl_jax.data.statistics import Scale
@@ -144,13 +145,16 @@ def forced(accuracy: float, num_classes: int, label: Int[Array, "..."], data: ja
     return gmm_vae.KNOWN * jax.nn.one_hot(chosen, num_classes)
 
 
-def make(config: Config, spec: EnvSpec) -> Agent:
+def make(config: Config, spec: EnvSpec, values: Values | None = None) -> Agent:
     """TIMRL for environments of `spec`, as pure functions.
+
+    `values` replace hyper-parameters of the configuration, which is checked without them: they may be traced.
 
     Raises:
       ConfigurationError: see `validate`.
     """
     validate(config, spec)
+    config = replaced(config, values or {})
     k = config.vae.num_components
     vae_spec = gmm_vae.Spec(spec.obs_size, spec.action_size)
     recognizer_spec = recognizer.Spec(spec.obs_size, spec.action_size, k)

@@ -55,6 +55,15 @@ def curves(records: Sequence[Mapping[str, Any]]) -> list[Curve]:
     return [Curve(env_steps, minutes, seed, unit) for seed in seeds.T]
 
 
+def by_member(records: Sequence[Mapping[str, Any]], label: str) -> dict[str, list[Curve]]:
+    """The curves of a run by setting, where several were trained at once, or all of them under the `label`."""
+    evaluated = [r for r in records if r.get("test_return") is not None]
+    names = list(evaluated[-1].get("test_return_by_member", [label])) if evaluated else [label]
+    found = curves(evaluated)
+    num = len(found) // len(names)
+    return {name: found[i * num : (i + 1) * num] for i, name in enumerate(names)}
+
+
 def reached(members: Sequence[Curve]) -> float:
     """Mean over the seeds of what each reached in the end."""
     return float(np.mean([member.test_return[-LAST:].mean() for member in members]))
@@ -81,7 +90,8 @@ def draw_band(axis: Axes, members: Sequence[Line], label: str, colour: np.ndarra
     name = f"{label} (IQM of {len(members)}, 95 %)" if len(members) > 1 else label
     for member in members if len(members) > 1 else ():
         axis.plot(*member, color=colour, alpha=0.4, linewidth=0.7)
-    axis.plot(grid, centre, color=colour, label=name, marker="o" if len(grid) < 20 else None, markersize=3)
+    marker = "o" if len(np.unique(grid)) < 20 else None
+    axis.plot(grid, centre, color=colour, label=name, marker=marker, markersize=3)
     axis.fill_between(grid, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
@@ -129,15 +139,20 @@ def draw_groups(
 def draw_run(
     path: Path, records: Sequence[Mapping[str, Any]], label: str, levels: Mapping[str, Level] | None = None
 ) -> None:
-    """One run: test and train return against steps and time; where there are several base tasks, each one's too."""
+    """One run: test and train return against steps and time; where there are several base tasks, each one's too.
+
+    Of several settings that were trained at once, the test returns of each.
+    """
     evaluated = [r for r in records if r.get("test_return") is not None]
+    groups = by_member(evaluated, f"test, {label}")
+    if len(groups) > 1:
+        draw_groups(path, groups, levels)
+        return
     several = bool(evaluated) and len(evaluated[-1]["test_return_by_family"]) > 1
     figure, axes = figures.new(3 if several else 2)
-    members = curves(records)
-    if members:
-        blue = figures.colours(1)[0]
+    for name, members in groups.items() if evaluated else ():
         for axis, x in zip(axes, ("env_steps", "minutes"), strict=False):
-            draw_band(axis, [member.against(x) for member in members], f"test, {label}", blue)
+            draw_band(axis, [member.against(x) for member in members], name, figures.colours(1)[0])
     trained = [r for r in records if r.get("train_return") is not None]
     axes[0].plot(
         steps(trained)[0],

@@ -76,6 +76,8 @@ class Experiment(NamedTuple):
     """Turns returns on the test tasks into scores, where there are levels to compare with."""
     data_checksum: str | None = None
     """Of the stored data that is learnt from; None: a run collects its own."""
+    members: tuple[str, ...] = ()
+    """Names of what is trained at once, each with all seeds, where that is more than one setting."""
 
 
 class Programs(NamedTuple):
@@ -137,7 +139,7 @@ class _Run:
         describe: Callable[[], None],
     ) -> None:
         self.trainer, self.spec, self.normalizer = experiment.trainer, experiment.spec, experiment.normalizer
-        self.tasks = HeldOutTasks.of(experiment.test_tasks)
+        self.tasks, self.members = HeldOutTasks.of(experiment.test_tasks), experiment.members
         self.config, self.run_dir, self.signal, self.terminal = config, run_dir, signal, terminal
         self.key_init, self.key_eval = jax.random.split(jax.random.key(config.seed))
         self.evaluated: Evaluation | None = None
@@ -195,7 +197,7 @@ class _Run:
             "base tasks": ", ".join(self.spec.families),
             "evaluations": f"{len(self.tasks.family)} episodes at a time",
             "replay": guard.gigabytes(self.trainer.replay_bytes),
-            "seeds": f"{self.trainer.num_seeds}, from {config.seed}",
+            "seeds": f"{config.seeds}, from {config.seed}",
             "budget": " or ".join(budget),
             "run directory": self.run_dir,
             "resumed from": f"epoch {self.epoch}, {duration(self.seconds_before)}" if self.state else "-",
@@ -260,7 +262,8 @@ class _Run:
     def _evaluate(self) -> Record:
         key = jax.random.fold_in(self.key_eval, self.epoch)
         self.evaluated = jax.device_get(self.programs.evaluate(self.state, key, *self.constants))
-        return evaluations.report(self.evaluated, self.tasks, self.spec.families, self.spec.subtasks, self.normalizer)
+        record = evaluations.report(self.evaluated, self.tasks, self.spec.families, self.spec.subtasks, self.normalizer)
+        return record | evaluations.by_member(self.evaluated, self.members)
 
     def _remaining(self) -> tuple[float, float]:
         """(share of the budget that is spent, seconds left)."""

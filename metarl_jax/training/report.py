@@ -18,6 +18,7 @@ FINAL = (
     "seconds",
     "compile_seconds",
     "test_return_min",
+    "test_return_by_member",
     "test_return_by_family",
     "test_return_by_episode",
     "test_score",

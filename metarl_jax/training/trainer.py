@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PRNGKeyArray
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray
 
+from metarl_jax.agents.hyperparameters import Values
 from metarl_jax.data import replay
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import rollout
@@ -52,7 +54,26 @@ class Config:
     """Episodes side by side that an evaluation has at least: few tasks are played several times each."""
 
 
-def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> Trainer:
+class Members(NamedTuple):
+    """Agents that differ in hyper-parameters alone."""
+
+    make: Callable[[Values], Agent]
+    """(values, which may be traced) -> the agent with them."""
+    values: Mapping[str, Float[np.ndarray, " M"]]
+    """Of each member."""
+
+
+class _Run(NamedTuple):
+    """A training run of one seed as pure functions, without the leading axis of a `Trainer`'s."""
+
+    create: Callable[[PRNGKeyArray], TrainState]
+    fill: Callable[[TrainState], TrainState]
+    parts: Mapping[str, Callable[[TrainState], Any]]
+    finish: Callable[[TrainState, Mapping[str, Any]], tuple[TrainState, Metrics]]
+    evaluate: Callable[[TrainState, PRNGKeyArray], Evaluation]
+
+
+def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1, members: Members | None = None) -> Trainer:
     """Assemble a trainer.
 
     Args:
@@ -60,13 +81,14 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> 
       agent: made for `env.spec`.
       config: sizes.
       num_seeds: seeds trained at once, by vmap over whole epochs.
+      members: to train all of these at once instead of `agent`, which must have the shapes of each; each has the
+        `num_seeds` seeds, the same ones. The leading axis of all results is then M x S, members first.
 
     Raises:
       ConfigurationError: a size is not positive, the initial data does not fit the replay, an unknown `eval_tasks`, or
         tasks that cannot be imagined.
     """
-    num_train = env.train_tasks.family.shape[0]
-    num_initial = num_train if config.initial_episodes is None else config.initial_episodes
+    num_initial = env.train_tasks.family.shape[0] if config.initial_episodes is None else config.initial_episodes
     sizes = {"num_envs": config.num_envs, "initial_episodes": num_initial, "seeds": num_seeds}
     for name, value in (sizes | {"eval_episodes": config.eval_episodes, "eval_lanes": config.eval_lanes}).items():
         if value < 1:
@@ -75,15 +97,46 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> 
         need = max(num_initial, config.num_envs)
         raise ConfigurationError(f"replay_rows is {config.replay_rows}, but one block of data has {need} rows")
     _check_imagined(config, agent, env.spec)
-    imagined_envs = num_imagined(config)
-    eval_tasks = tasks_of(env, config)
-    horizon = env.spec.horizon
+    tasks_of(env, config)
+    num_members = len(next(iter(members.values.values()))) if members else 1
+    num = num_members * num_seeds
 
-    example = example_transition(env)
+    def each(choose: Callable[[_Run], Callable[..., Any]]) -> Callable[..., Any]:
+        """One of the functions of a run, over all seeds of all members."""
+        if members is None:
+            return over_seeds(choose(_run(env, agent, config, num_initial)), num)
+        values = {name: np.repeat(np.asarray(x, np.float32), num_seeds) for name, x in members.values.items()}
+
+        def member(values: Values, *args: Any) -> Any:
+            return choose(_run(env, members.make(values), config, num_initial))(*args)
+
+        return lambda *args: over_seeds(member, num)(values, *args)
+
+    def keys(key: PRNGKeyArray) -> PRNGKeyArray:
+        return jnp.concatenate([jax.random.split(key, num_seeds)] * num_members)
+
+    def part(name: str) -> Callable[..., Any]:
+        return each(lambda run: run.parts[name])
+
+    names = (*agent.parts, COLLECTION)
+    return Trainer(
+        num_seeds=num,
+        create=lambda key: each(lambda run: run.create)(keys(key)),
+        fill=each(lambda run: run.fill),
+        epoch=Epoch({name: part(name) for name in names}, each(lambda run: run.finish)),
+        evaluate=lambda state, key: each(lambda run: run.evaluate)(state, keys(key)),
+        env_steps_per_epoch=config.num_envs * env.spec.horizon,
+        replay_bytes=num * replay.num_bytes(example_transition(env), config.replay_rows, env.spec.horizon),
+    )
+
+
+def _run(env: Environment, agent: Agent, config: Config, num_initial: int) -> _Run:
+    """A run of one seed, whose first data are `num_initial` episodes."""
+    horizon, imagined_envs = env.spec.horizon, num_imagined(config)
 
     def create(key: PRNGKeyArray) -> TrainState:
         key, key_agent = jax.random.split(key)
-        data = replay.init(example, config.replay_rows, horizon)
+        data = replay.init(example_transition(env), config.replay_rows, horizon)
         return TrainState(agent.init(key_agent), data, key, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
     def play(agent_state: Any, key: PRNGKeyArray, num: int, imagined: jax.Array | None = None) -> Transition:
@@ -119,20 +172,11 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1) -> 
         state = insert(state, rows)
         return state, collected | metrics | {"replay_rows": state.replay.size}
 
-    parts = learning(agent, lambda state: state.replay) | {COLLECTION: collect}
-
     def evaluate(state: TrainState, key: PRNGKeyArray) -> Evaluation:
-        return rollout.evaluate(env, agent, state.agent, key, config.eval_episodes, eval_tasks)
+        return rollout.evaluate(env, agent, state.agent, key, config.eval_episodes, tasks_of(env, config))
 
-    return Trainer(
-        num_seeds=num_seeds,
-        create=lambda key: over_seeds(create, num_seeds)(jax.random.split(key, num_seeds)),
-        fill=over_seeds(fill, num_seeds),
-        epoch=Epoch({name: over_seeds(part, num_seeds) for name, part in parts.items()}, over_seeds(finish, num_seeds)),
-        evaluate=lambda state, key: over_seeds(evaluate, num_seeds)(state, jax.random.split(key, num_seeds)),
-        env_steps_per_epoch=config.num_envs * horizon,
-        replay_bytes=num_seeds * replay.num_bytes(example, config.replay_rows, horizon),
-    )
+    parts = learning(agent, lambda state: state.replay) | {COLLECTION: collect}
+    return _Run(create, fill, parts, finish, evaluate)
 
 
 def num_imagined(config: Config) -> int:

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -10,8 +11,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import ablations, arms, cemrl, cli, compare, moss, outcomes, rundir, sweep, timrl, timrl_questions
+from experiments import (
+    ablations,
+    arms,
+    cemrl,
+    cli,
+    compare,
+    moss,
+    outcomes,
+    rundir,
+    setup,
+    sweep,
+    timrl,
+    timrl_questions,
+)
 from experiments.arms import Budget
+from metarl_jax.agents import moss as moss_agent
 from metarl_jax.analysis import evaluation as evaluations
 from metarl_jax.analysis.evaluation import HeldOutTasks
 from metarl_jax.errors import ConfigurationError
@@ -123,6 +138,41 @@ def test_a_sweep_has_every_other_value_of_its_settings_once():
     assert comparison.curves["curves_width"] == [preset, *width]
     config = cli.configure(moss, ["--env=cheetah_vel", *comparison.arms[others[-1]].flags])
     assert config.agent.updates_per_pool * config.agent.sac.policy_every == config.agent.sac_updates == 3200
+
+
+def test_vmapped_arms_that_differ_in_traceable_values_are_one_run(tmp_path):
+    comparison = sweep.comparison("cheetah_vel", ("temperature", "width", "discount"))
+    plan = arms.plan(comparison, arms.Config(seeds=(3, 4), vmap=True), tmp_path)
+    assert sorted(name for run in plan for name in run.names) == sorted(comparison.arms)
+    together = next(run for run in plan if len(run.names) > 1)
+    wide = {name for name in comparison.arms if name.startswith("width")}
+    assert set(together.names) == set(comparison.arms) - wide and len(plan) == 1 + len(wide) == 3
+    settings = arms.configured(comparison.env, together.arm)
+    made = setup.members_of(settings, moss_agent.make, setup.spec_of("fast", comparison.env, ()))
+    for place, name in enumerate(together.names):
+        own = rundir.flatten(arms.configured(comparison.env, comparison.arms[name]))
+        assert {key: values[place] for key, values in made.values.items()} == {key: own[key] for key in made.values}
+    assert list(made.values) == ["sac.alpha", "sac.discount"] and together.seeds == (3, 4)
+    apart = arms.plan(comparison, arms.Config(seeds=(3, 4)), tmp_path)
+    assert len(apart) == 2 * len(comparison.arms) and len({run.path for run in (*plan, *apart)}) == len(plan + apart)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ("sac.batch_size=64", "sac.batch_size cannot differ between them: choose sac.alpha"),
+        ("sac.alpha=0.1 sac.alpha=0.1", "each at most once"),
+        ("sac.alpha", "'sac.alpha' is not name=value"),
+        ("sac.alpha=high", "sac.alpha must be a number, got 'high'"),
+        ("sac.alpha=0.1,sac.discount=1.5", "sac.discount must be in [0, 1], got 1.5"),
+        ("vae.kl_z_weight=-1", "vae.kl_z_weight must be >= 0, got -1"),
+    ],
+)
+def test_wrong_members_are_one_line(capsys, tmp_path, members, message):
+    command = functools.partial(cli.main, moss)
+    flags = ("--env=point_robot", f"--run_dir={tmp_path}", "--members", *members.split())
+    assert message in fails(capsys, command, *flags)
+    assert not list(tmp_path.iterdir())
 
 
 def python(code):

@@ -187,6 +187,7 @@ def test_an_oracle_beside_others_is_a_line(trained, tmp_path, monkeypatch):
 def test_wrong_runs_are_one_line(capsys, trained, tmp_path, as_algorithm):
     assert "is not a run directory" in fails(capsys, evaluate.main, f"--run={tmp_path}")
     assert "--episodes must be" in fails(capsys, evaluate.main, f"--run={trained}", "--episodes=0")
+    assert "--member must be 0 to 0" in fails(capsys, evaluate.main, f"--run={trained}", "--member=1")
     assert "missing --run" in fails(capsys, evaluate.main)
     assert "is not a run directory" in fails(capsys, plot.main, "--runs", str(tmp_path))
     assert "must end in one of" in fails(capsys, plot.main, "--runs", str(trained), "--out=figure.xyz")

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from metarl_jax.analysis.curves import by_member as by_setting
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import interrupt, loop
 from metarl_jax.training.checkpoint import Checkpoints
@@ -87,6 +88,16 @@ def test_seeds_are_reported_one_by_one(tmp_path):
     last = records(tmp_path)[-1]
     assert len(last["test_return_per_seed"]) == 3 and len(set(last["test_return_per_seed"])) == 3
     np.testing.assert_allclose(last["test_return"], np.mean(last["test_return_per_seed"]))
+
+
+def test_members_are_reported_one_by_one(tmp_path):
+    experiment = loop.Experiment(toy.trainer(seeds=6), toy.SPEC, toy.TASKS, {}, members=("low", "mid", "high"))
+    loop.run(experiment, loop.RunConfig(epochs=2, seeds=2), tmp_path, {})
+    per_seed, by_member = (records(tmp_path)[-1][f"test_return_{name}"] for name in ("per_seed", "by_member"))
+    assert by_member == pytest.approx(dict(zip(experiment.members, np.reshape(per_seed, (3, 2)).mean(1), strict=True)))
+    assert json.loads((tmp_path / "summary.json").read_text())["test_return_by_member"] == by_member
+    curves = by_setting(records(tmp_path), "all")
+    assert [curve.test_return[-1] for curve in curves["mid"]] == per_seed[2:4] and list(curves) == list(by_member)
 
 
 def test_resume_is_exact(tmp_path):
