@@ -33,12 +33,16 @@ def oracle(result: Path) -> dict[str, float]:
 
 def draw(result: Path, folder: Path = FIGURES) -> Path:
     """Draw the learning curves of a result file (see `publish`): a third of a page, or more with a legend."""
+    content = json.loads(result.read_text())
     groups: dict[str, list[curves.Curve]] = {}
-    for run in json.loads(result.read_text())["runs"]:
+    for run in content["runs"]:
         settings = run["config"]["config"]
         env, method = settings["env"], settings["agent"].get("method", run["config"]["algorithm"])
-        groups.setdefault(f"{method}, {env}", []).extend(curves.curves(run["curve"]))
-    levels = {reference.name: reference.returns for reference in references.levels(env)} | oracle(result)
+        options = settings.get("env_options", ())
+        name = ", ".join([method, env, *options, *filter(None, [content.get("label")])])
+        groups.setdefault(name, []).extend(curves.curves(run["curve"]))
+    known = () if options else references.levels(env)  # which are of the benchmark as it is
+    levels = {reference.name: reference.returns for reference in known} | oracle(result)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{result.stem}.png"
     curves.draw_groups(path, groups, levels, against=("minutes",), width=3.4 if len(groups) == 1 else 6.8, height=2.7)
