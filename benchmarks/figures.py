@@ -39,7 +39,7 @@ def draw(result: Path, folder: Path = FIGURES) -> Path:
         settings = run["config"]["config"]
         env, method = settings["env"], settings["agent"].get("method", run["config"]["algorithm"])
         options = settings.get("env_options", ())
-        name = ", ".join([method, env, *options, *filter(None, [content.get("label")])])
+        name = ", ".join([method, env, *options, *filter(None, [content.get("name")])])
         groups.setdefault(name, []).extend(curves.curves(run["curve"]))
     known = () if options else references.levels(env)  # which are of the benchmark as it is
     levels = {reference.name: reference.returns for reference in known} | oracle(result)

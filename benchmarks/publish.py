@@ -64,8 +64,8 @@ class Config:
     """Finished run directories of one algorithm, benchmark and preset: one per seed."""
     note: str = ""
     """How they were run, for the reader."""
-    label: str = ""
-    """What sets the runs apart from the preset's, in a word or two for the names of the file and its figures."""
+    name: str = ""
+    """Added to the names of the file and its figures, to tell variants apart."""
     keep: bool = False
     """Keep what the file already holds of other seeds with the same settings."""
     out: Path = Path("benchmarks/results")
@@ -159,8 +159,8 @@ def seed_of(run: dict[str, Any]) -> int:
 def main(config: Config) -> None:
     """Write one file for all runs, and their figures."""
     new = [published(run) for run in config.runs]
-    name = "_".join([title(new), *config.label.split()])
-    path, note, runs = config.out / f"{name}.json", config.note, new
+    stem = "_".join([title(new), *config.name.split()])
+    path, note, runs = config.out / f"{stem}.json", config.note, new
     kinds = Counter((run["config"]["config"]["agent"].get("method"), seed_of(run)) for run in new)
     if twice := [seed for (_, seed), count in kinds.items() if count > 1]:
         raise ConfigurationError(f"several runs of seed {twice[0]}: give one run per seed")
@@ -173,7 +173,7 @@ def main(config: Config) -> None:
     config.out.mkdir(parents=True, exist_ok=True)
     machine = {k: v for k, v in provenance("benchmarks.publish").items() if k in ("cpu", "cores", "device")}
     path.write_text(
-        json.dumps({"note": note, "label": config.label, "machine": machine, "runs": runs}, indent=1) + "\n"
+        json.dumps({"note": note, "name": config.name, "machine": machine, "runs": runs}, indent=1) + "\n"
     )
     finals = ", ".join(f"{r['summary']['test_return']:.1f}" for r in runs)
     print(f"wrote {path}: final test returns {finals}")

@@ -69,7 +69,7 @@ def test_other_seeds_of_a_file_are_kept_if_asked_for(published):
     publish_as(run(published / "again", returns=(-50.0, -10.0), seed=2), keep=True)
     assert returns() == ("later", [-30.0, -20.0, -10.0])
     assert Image.open(published / "docs" / "moss_cheetah_vel_fast_latents.png").size == (8, 6)  # the first seed's
-    publish_as(later, label="with labels")
+    publish_as(later, name="with labels")
     assert (published / "moss_cheetah_vel_fast_with_labels.json").exists()
     with pytest.raises(ConfigurationError, match="different settings"):
         publish_as(run(published / "other", seed=3, batch_size=64), keep=True)
