@@ -172,9 +172,7 @@ def main(config: Config) -> None:
         note = note or old["note"]
     config.out.mkdir(parents=True, exist_ok=True)
     machine = {k: v for k, v in provenance("benchmarks.publish").items() if k in ("cpu", "cores", "device")}
-    path.write_text(
-        json.dumps({"note": note, "name": config.name, "machine": machine, "runs": runs}, indent=1) + "\n"
-    )
+    path.write_text(json.dumps({"note": note, "name": config.name, "machine": machine, "runs": runs}, indent=1) + "\n")
     finals = ", ".join(f"{r['summary']['test_return']:.1f}" for r in runs)
     print(f"wrote {path}: final test returns {finals}")
     drawn = [figures.draw(path, config.figures), *figures.draw_recognition(path, config.figures)]

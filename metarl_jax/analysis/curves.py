@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter
 
 from metarl_jax.analysis import figures
 from metarl_jax.analysis.statistics import bootstrap_interval, iqm
@@ -104,6 +105,13 @@ def _draw_levels(axis: Axes, levels: Mapping[str, Level]) -> None:
         axis.annotate(name, (1.0, ends.max()), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
 
 
+def _label(axis: Axes, y: str, unit: str | None = None) -> None:
+    """Name the axes; x is minutes, or counts something: 200k, 1.5M."""
+    axis.set(xlabel=unit or "training time [min]", ylabel=y)
+    if unit:
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+
+
 def draw_groups(
     path: Path,
     groups: Mapping[str, Sequence[Curve]],
@@ -122,12 +130,11 @@ def draw_groups(
     """
     figure, axes = figures.new(len(against), **size)
     units = sorted({member.unit for members in groups.values() for member in members})
-    labels = {"env_steps": " or ".join(units), "minutes": "training time [min]"}
     for axis, x in zip(axes, against, strict=True):
         for (label, members), colour in zip(groups.items(), figures.colours(len(groups)), strict=True):
             draw_band(axis, [member.against(x) for member in members], label, colour)
         _draw_levels(axis, levels or {})
-        axis.set(xlabel=labels[x], ylabel="test return")
+        _label(axis, "test return", " or ".join(units) if x == "env_steps" else None)
         axis.set_xlim(left=0)
     if len(groups) > 1:
         figures.legend(axes[-1])
@@ -164,9 +171,9 @@ def draw_run(
     )
     if several:
         _draw_families(axes[2], evaluated)
-        axes[2].set(xlabel=steps(records)[1], ylabel="test return by base task")
-    axes[0].set(xlabel=steps(records)[1], ylabel="return")
-    axes[1].set(xlabel="training time [min]", ylabel="return")
+        _label(axes[2], "test return by base task", steps(records)[1])
+    _label(axes[0], "return", steps(records)[1])
+    _label(axes[1], "return")
     for axis in axes[:2]:
         _draw_levels(axis, levels or {})
     for axis in axes:
