@@ -162,11 +162,11 @@ def show(value: Any) -> str:
 
 
 def describe(record: Record, seconds_left: float) -> tuple[str, str]:
-    """An epoch in two lines: time left, counters and rates; returns and up to four losses."""
+    """An epoch in two lines: time left, counters and rates; returns and up to four losses of what was updated."""
     counters = [f"{duration(seconds_left)} left", f"epoch {record['epoch']}", f"{record['env_steps']:,} steps"]
     for name in ("env_steps", "updates"):
         counters.append(f"{record[f'{name}_per_second']:,.0f} {name.removeprefix('env_')}/s")
-    losses = [name for name in record if name.endswith("loss")][:4]
+    losses = [name for name, value in record.items() if name.endswith("loss") and value != 0.0][:4]
     returns = ("train_return", "train_return_min", "train_return_max", "test_return", "test_score")
     values = {name.replace("_return", ""): record.get(name) for name in (*returns, *losses)}
     known = [f"{name} {value:.4g}" for name, value in values.items() if value is not None]

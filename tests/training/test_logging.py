@@ -14,6 +14,7 @@ RECORD = {
     "updates_per_second": 99.6,
     "train_return": -12.34567,
     "test_return": None,
+    "critic_loss": 0.0,
     "vae_loss": 0.5,
 }
 
