@@ -100,6 +100,8 @@ def answer(name: str, content: dict[str, Any]) -> str:
     head = f"`{content['env']}`, {Budget.of(content)} per run, seed{'s' * (count > 1)} {seeds}"
     if count > 1:
         head += ": mean ± standard deviation over seeds (interquartile mean [its 95 % bootstrap interval])"
+    for arms in content.get("together", ()):
+        head += f"; one program trained {', '.join(arms)}"
     head += f", from `benchmarks/results/{name}.json`.\n\n"
     columns = [MEASURES.get(measure, measure) for measure in measures]
     return head + table(["", *columns], rows) + image(name, content["title"])

@@ -41,6 +41,8 @@ class Config:
 def returns(run: Path, variant: str, repeats: int) -> np.ndarray:
     """[tasks] first-episode returns of a run's policy: means over seeds and `repeats` starts, the same on both."""
     experiment, state, _ = load(run, 1, variant=variant)
+    if experiment.members:
+        raise ConfigurationError(f"{run} trained {len(experiment.members)} settings: compare runs of one")
     evaluate = jax.jit(experiment.trainer.evaluate)
     constants = experiment.trainer.constants
     values = [np.asarray(evaluate(state, jax.random.key(i), *constants).returns)[:, 0] for i in range(repeats)]

@@ -128,8 +128,10 @@ def settings_of(run: dict[str, Any]) -> dict[str, Any]:
         return stored
 
 
-def title(runs: Sequence[dict[str, Any]]) -> str:
+def title(runs: Sequence[dict[str, Any]], variant_name: str = "") -> str:
     """Name of what published runs of one experiment show: algorithm, benchmark with its options, preset.
+
+    The words of `variant_name` follow the preset.
 
     Raises:
       ConfigurationError: they are of several experiments, or trained with different settings, other than ER-TRL's
@@ -142,7 +144,8 @@ def title(runs: Sequence[dict[str, Any]]) -> str:
         variant = [config["variant"]] if config.get("variant", "fast") != "fast" else []
         oracle = ["oracle"] if agent.get("belief") == "oracle" else []
         options = [option.replace("=", "-") for option in config.get("env_options", ())]
-        names.add("_".join([run["config"]["algorithm"], config["env"], *options, *variant, config["preset"], *oracle]))
+        algorithm, told = run["config"]["algorithm"], variant_name.split()
+        names.add("_".join([algorithm, config["env"], *options, *variant, config["preset"], *told, *oracle]))
         settings.add(json.dumps(config | {"agent": agent, "run": None}, sort_keys=True))
     if len(names) != 1:
         raise ConfigurationError(f"runs of different experiments: {', '.join(sorted(names))}")
@@ -159,8 +162,7 @@ def seed_of(run: dict[str, Any]) -> int:
 def main(config: Config) -> None:
     """Write one file for all runs, and their figures."""
     new = [published(run) for run in config.runs]
-    stem = "_".join([title(new), *config.name.split()])
-    path, note, runs = config.out / f"{stem}.json", config.note, new
+    path, note, runs = config.out / f"{title(new, config.name)}.json", config.note, new
     kinds = Counter((run["config"]["config"]["agent"].get("method"), seed_of(run)) for run in new)
     if twice := [seed for (_, seed), count in kinds.items() if count > 1]:
         raise ConfigurationError(f"several runs of seed {twice[0]}: give one run per seed")

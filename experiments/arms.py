@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import importlib
 import json
 import os
@@ -83,8 +84,11 @@ class Config:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each a run of its own."""
     vmap: bool = False
-    """The seeds of an arm are one run, a vmapped program with the first seed, and so are arms that differ in no more
-    than `--members` can. On a CPU each then has fewer updates per minute."""
+    """The seeds of an arm are one run, a vmapped program with the first seed, in which each has fewer updates per
+    minute."""
+    together: int = 1
+    """Arms that one run may train, as its `--members`, if they differ in no more than those can. Needs `--epochs`: in
+    equal minutes arms that are alone have more updates. For accelerators with room for as many replays."""
     jobs: int = 1
     """Runs side by side, each bound to its share of the CPU cores."""
     out: str = "runs/comparisons"
@@ -216,30 +220,23 @@ class Run(NamedTuple):
 
 
 def plan(comparison: Comparison, config: Config, folder: Path) -> list[Run]:
-    """The runs of a comparison: one per arm and seed, or with `vmap` as few as can be."""
-
-    def path(name: str, *more: object) -> Path:
-        plain = "".join(c if c.isalnum() or c == "." else "_" for c in name)
-        return folder / "-".join(map(str, (plain, *more)))
-
-    if not config.vmap:
-        arms = comparison.arms.items()
-        return [Run(path(name, seed), arm, (seed,), (name,)) for name, arm in arms for seed in config.seeds]
+    """The runs of a comparison: one per arm and seed, or fewer with `vmap` and `together`."""
+    groups = [config.seeds] if config.vmap else [(seed,) for seed in config.seeds]
+    kinds = alike(comparison) if config.together > 1 else [[name] for name in comparison.arms]
     runs = []
-    for names in together(comparison):
+    for names in (kind[i : i + config.together] for kind in kinds for i in range(0, len(kind), config.together)):
         arm = comparison.arms[names[0]]
-        if len(names) == 1:
-            runs.append(Run(path(names[0], *config.seeds), arm, config.seeds, names))
-            continue
-        settings = [rundir.flatten(configured(comparison.env, comparison.arms[name])) for name in names]
-        varied = [name for name in TRACEABLE if len({own[name] for own in settings}) > 1]
-        members = [",".join(f"{name}={own[name]}" for name in varied) for own in settings]
-        arm = arm._replace(flags=(*arm.flags, "--members", *members))
-        runs.append(Run(path(names[0], f"and_{len(names) - 1}_more", *config.seeds), arm, config.seeds, names))
+        place = "".join(c if c.isalnum() or c == "." else "_" for c in names[0])
+        if len(names) > 1:
+            members = as_members(comparison, names)
+            arm = arm._replace(flags=(*arm.flags, "--members", *members))
+            digest = hashlib.sha1(" ".join(members).encode()).hexdigest()[:8]  # another sweep has others
+            place = f"{place}-and_{len(names) - 1}_more_{digest}"
+        runs += [Run(folder / "-".join(map(str, (place, *seeds))), arm, seeds, names) for seeds in groups]
     return runs
 
 
-def together(comparison: Comparison) -> list[list[str]]:
+def alike(comparison: Comparison) -> list[list[str]]:
     """Names of the arms, those in one list that differ in hyper-parameters alone that may be traced."""
     kinds: dict[Any, list[str]] = {}
     for name, arm in comparison.arms.items():
@@ -249,13 +246,25 @@ def together(comparison: Comparison) -> list[list[str]]:
     return list(kinds.values())
 
 
+def as_members(comparison: Comparison, names: Sequence[str]) -> list[str]:
+    """Arms that are `alike` as values of `--members`."""
+    settings = [rundir.flatten(configured(comparison.env, comparison.arms[name])) for name in names]
+    varied = [name for name in TRACEABLE if len({own[name] for own in settings}) > 1]
+    return [",".join(f"{name}={own[name]}" for name in varied) for own in settings]
+
+
 def compare(comparison: Comparison, config: Config, folder: Path) -> None:
     """Run what is missing, print a table, write comparison.json, comparison.png and the learning curves.
 
     Raises:
-      ConfigurationError: no seeds, the same twice, vmapped ones that do not follow each other, or a run failed.
+      ConfigurationError: no seeds, the same twice, vmapped ones that do not follow each other, arms together for
+        minutes, or a run failed.
     """
     check_seeds(config.seeds)
+    if config.together < 1:
+        raise ConfigurationError(f"--together must be at least 1, got {config.together}")
+    if config.together > 1 and config.epochs is None:
+        raise ConfigurationError("--together needs --epochs: in equal minutes arms that are alone have more updates")
     if config.vmap and config.seeds != (wanted := tuple(range(config.seeds[0], config.seeds[0] + len(config.seeds)))):
         such = " ".join(map(str, wanted))
         raise ConfigurationError(f"--vmap=True trains seeds that follow each other, such as --seeds {such}")
@@ -286,12 +295,13 @@ def compare(comparison: Comparison, config: Config, folder: Path) -> None:
     content = {name: about[name] for name in ("versions", "devices", "machine") if name in about}
     content |= {"title": comparison.title, "env": comparison.env, budget.unit: budget.amount}
     content |= {"seeds": config.seeds, "vmap": config.vmap, "jobs": config.jobs}
+    content |= {"together": [run.names for run in planned if len(run.names) > 1]}
     content |= {"flags": {name: [rundir.portable(flag) for flag in arm.flags] for name, arm in comparison.arms.items()}}
     write_json(folder / "comparison.json", content | {"summary": summary, "arms": found})
     told = [m for m in comparison.measures if any(over[m] for over in summary.values())]
     outcomes.draw(folder / "comparison.png", heading, found, told)
     drawn = comparison.curves or {"curves": tuple(learning)}
-    for name, members in drawn.items():
-        curves.draw_groups(folder / f"{name}.png", {arm: learning[arm] for arm in members})
+    for name, shown in drawn.items():
+        curves.draw_groups(folder / f"{name}.png", {arm: learning[arm] for arm in shown})
     written = ("comparison.json", "comparison.png", *(f"{name}.png" for name in drawn))
     print("\n".join(str(folder / name) for name in written))

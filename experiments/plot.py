@@ -45,9 +45,9 @@ def group(runs: Sequence[str]) -> dict[str, list[curves.Curve]]:
         content = rundir.read(run, "--runs")
         settings = {k: v for k, v in content["config"].items() if k not in RUN_FIELDS | {"run"}}
         label = f"{content['algorithm']}, {content['environment']['name']}"
-        for name, members in curves.by_member(evaluated(run), "").items():
+        for name, seeds in curves.by_setting(evaluated(run), "").items():
             key = (f"{label}, {name}" if name else label, json.dumps(settings, sort_keys=True))
-            groups.setdefault(key, []).extend(members)
+            groups.setdefault(key, []).extend(seeds)
             first.setdefault(key, run)
     names = [name for name, _ in groups]
     places = dict(zip(first.values(), rundir.short(list(first.values())), strict=True))
@@ -101,9 +101,10 @@ def plot(config: Config) -> int:
 
 def draw_single(run: Path, path: Path, method: str, levels: Mapping[str, float]) -> list[Path]:
     """Curves, beliefs, response, recognition and attention of one run; all but the first stand beside it."""
-    environment: dict[str, Any] = rundir.read(run, "--runs")["environment"]
+    content = rundir.read(run, "--runs")
+    environment: dict[str, Any] = content["environment"]
     curves.draw_run(path, evaluated(str(run)), environment["name"], levels)
-    if not (run / "evaluation.npz").exists():
+    if not (run / "evaluation.npz").exists() or content["config"].get("members"):
         return [path]
     evaluation, tasks = evaluations.load(run / "evaluation.npz")
     images = gallery.draw(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Protocol
 
@@ -48,7 +49,8 @@ class Config(Base):
     """Train several settings at once, in one vmapped program and each with all seeds: hyper-parameters of each one,
     where they are not as the other flags say, as name=value,name=value. Of sac. alpha, average_rate, discount,
     learning_rate, target_entropy and target_rate; of vae. kl_y_weight, kl_z_weight, learning_rate, reward_weight and
-    state_weight. All members have the same budget."""
+    state_weight. All have the same budget, and one that goes non-finite ends the run. Equal seeds of several are not
+    the same random numbers. Returns are reported by member; everything else is a mean over all of them."""
 
 
 def spec_of(preset: str, env: str, options: tuple[str, ...], known: Sequence[str] = presets.PRESETS) -> envs.EnvSpec:
@@ -106,17 +108,22 @@ def members_of(config: Any, make: Make | None, spec: envs.EnvSpec) -> trainer.Me
         return None
     if make is None:
         raise ConfigurationError("--members: this algorithm trains one setting at a time")
-    if len(set(config.members)) < len(config.members):
-        raise ConfigurationError(f"--members: each at most once, got {' '.join(config.members)}")
-    wanted = [cli.parse_options(member.split(","), "--members") for member in config.members]
+    wanted = [member.split(",") for member in config.members]
+    given = [cli.parse_options(settings, "--members") for settings in wanted]
     flat = rundir.flatten(config.agent)
-    for name, value in ((name, value) for member in wanted for name, value in member.items()):
+    for name, value in (item for member in given for item in member.items()):
         if name not in TRACEABLE:
             raise ConfigurationError(f"--members: {name} cannot differ between them: choose {', '.join(TRACEABLE)}")
-        if not isinstance(value, int | float):
-            raise ConfigurationError(f"--members: {name} must be a number, got {value!r}")
-    named = sorted({name for member in wanted for name in member})
-    rows = [{name: float(member.get(name, flat[name])) for name in named} for member in wanted]
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise ConfigurationError(f"--members: {name} must be a finite number, got {value!r}")
+    named = sorted({name for member in given for name in member})
+    if "sac.target_entropy" in named and not config.agent.sac.automatic_entropy_tuning:
+        raise ConfigurationError("--members: sac.target_entropy needs --sac.automatic_entropy_tuning=True")
+    rows = [{name: float(member.get(name, flat[name])) for name in named} for member in given]
+    if any(len(member) < len(settings) for member, settings in zip(given, wanted, strict=True)):
+        raise ConfigurationError(f"--members: each name at most once, got {' '.join(config.members)}")
+    if len({tuple(row.values()) for row in rows}) < len(rows):
+        raise ConfigurationError(f"--members: each setting at most once, got {' '.join(config.members)}")
     for row in rows:
         make(replaced(config.agent, row), spec)  # raises what is wrong with it
     values = {name: np.array([row[name] for row in rows]) for name in named}

@@ -217,7 +217,8 @@ class Epoch:
 
 
 class Trainer(NamedTuple):
-    """A training run as pure functions. With `num_seeds` S, every leaf of every result has a leading axis S.
+    """A training run as pure functions. With `num_seeds` S, every leaf of every result has a leading axis S: of seeds,
+    or of all seeds of all settings that are trained at once.
 
     `init` is whole; `create` and `fill` are what it consists of, for whoever compiles them one by one: JAX keeps no
     compiled program that calls back into the host, as simulations on a CPU do.

@@ -94,6 +94,8 @@ class Config:
     """Epoch that fails."""
     eval_episodes: int = 1
     """Episodes in a row."""
+    members: tuple[str, ...] = ()
+    """Names of settings that are trained at once, which do not differ."""
     vae: Network = dataclasses.field(default_factory=Network)
     sac: Network = dataclasses.field(default_factory=Network)
     run: Annotated[RunConfig, tyro.conf.arg(name="")] = dataclasses.field(
@@ -108,8 +110,10 @@ def presets_for(preset: str, env: str, options: tuple[str, ...] = ()) -> Config:
 def build(config: Config, episodes: int | None = None) -> Experiment:
     if config.env != "toy":
         raise ConfigurationError(f"unknown environment {config.env!r}: known: toy")
-    made = trainer(config.run.seeds, episodes or config.eval_episodes, config.nan_at)
-    return Experiment(made, SPEC, TASKS, {"engine": "none", "networks": f"{config.width} x 1"})
+    lanes = config.run.seeds * max(1, len(config.members))
+    made = trainer(lanes, episodes or config.eval_episodes, config.nan_at)
+    header = {"engine": "none", "networks": f"{config.width} x 1"}
+    return Experiment(made, SPEC, TASKS, header, members=config.members)
 
 
 if __name__ == "__main__":

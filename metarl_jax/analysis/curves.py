@@ -56,7 +56,7 @@ def curves(records: Sequence[Mapping[str, Any]]) -> list[Curve]:
     return [Curve(env_steps, minutes, seed, unit) for seed in seeds.T]
 
 
-def by_member(records: Sequence[Mapping[str, Any]], label: str) -> dict[str, list[Curve]]:
+def by_setting(records: Sequence[Mapping[str, Any]], label: str) -> dict[str, list[Curve]]:
     """The curves of a run by setting, where several were trained at once, or all of them under the `label`."""
     evaluated = [r for r in records if r.get("test_return") is not None]
     names = list(evaluated[-1].get("test_return_by_member", [label])) if evaluated else [label]
@@ -151,7 +151,7 @@ def draw_run(
     Of several settings that were trained at once, the test returns of each.
     """
     evaluated = [r for r in records if r.get("test_return") is not None]
-    groups = by_member(evaluated, f"test, {label}")
+    groups = by_setting(evaluated, f"test, {label}")
     if len(groups) > 1:
         draw_groups(path, groups, levels)
         return

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import psutil
 from jax.typing import ArrayLike
 
@@ -40,6 +41,12 @@ def nonfinite(metrics: Mapping[str, ArrayLike], learner: Any) -> list[str]:
     bad = jax.device_get(_is_bad(_inexact(checked) | _inexact(learner)))
     order = list(checked) + sorted(bad)
     return sorted((name for name, flag in bad.items() if flag), key=order.index)
+
+
+def bad_lanes(learner: Any) -> list[int]:
+    """Places in the leading axis of the learner's leaves that hold a NaN or an infinity."""
+    bad = [~np.isfinite(np.asarray(x)).reshape(len(x), -1).all(1) for x in _inexact(learner).values()]
+    return np.flatnonzero(np.any(bad, 0)).tolist()
 
 
 def available_memory() -> float:

@@ -292,6 +292,9 @@ class _Run:
         damaged.save(self.epoch, self.state, {"epoch": self.epoch, "nonfinite": bad})
         damaged.close()
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
+        if self.members:
+            lanes = guard.bad_lanes(self.state.agent)
+            more += f" of {', '.join(dict.fromkeys(self.members[lane // self.config.seeds] for lane in lanes))}"
         good = f"the last good checkpoint is of epoch {self.saved_epoch}" if self.saved_epoch >= 0 else "none was good"
         self.terminal.say(
             f"error: {bad[0]}{more} is not finite in epoch {self.epoch}; the state is in {damaged.directory}, {good}"
@@ -302,4 +305,4 @@ class _Run:
         self.log.close()
         self.checkpoints.close()
         last = (self.evaluated, self.tasks) if self.evaluated is not None else None
-        return report.write(self.run_dir, self.log.records, status, self.spec, last)
+        return report.write(self.run_dir, self.log.records, status, self.spec, last, bool(self.members))

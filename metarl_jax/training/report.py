@@ -51,19 +51,19 @@ def summarise(records: Sequence[Record], status: str) -> dict[str, Any]:
       status: `running`, `completed`, `budget`, `interrupted` or `failed_nonfinite`.
 
     Returns:
-      `status`, final `test_return` and `best_test_return` with `best_epoch` (None before the first evaluation), and
-      the latest value of each of `FINAL` that was recorded; where there are scores, `recent_score_by_family`: the mean
-      over the last `RECENT` evaluations, and with several seeds `recent_score_std_by_family`: the standard deviation
-      over seeds of each one's mean over them.
+      `status`, final `test_return` and `best_test_return` with `best_epoch` (None before the first evaluation), or of
+      several settings that were trained at once the `best_member` in the last evaluation, and the latest value of each
+      of `FINAL` that was recorded; where there are scores, `recent_score_by_family`: the mean over the last `RECENT`
+      evaluations, and with several seeds `recent_score_std_by_family`: the standard deviation over seeds of each one's
+      mean over them.
     """
     evaluated = [r for r in records if r.get("test_return") is not None]
-    best = max(evaluated, key=lambda r: r["test_return"], default={})
-    summary = {
-        "status": status,
-        "test_return": evaluated[-1]["test_return"] if evaluated else None,
-        "best_test_return": best.get("test_return"),
-        "best_epoch": best.get("epoch"),
-    }
+    summary: dict[str, Any] = {"status": status, "test_return": evaluated[-1]["test_return"] if evaluated else None}
+    if members := evaluated and evaluated[-1].get("test_return_by_member"):
+        summary["best_member"] = max(members, key=members.get)
+    else:
+        best = max(evaluated, key=lambda r: r["test_return"], default={})
+        summary |= {"best_test_return": best.get("test_return"), "best_epoch": best.get("epoch")}
     latest: Record = {}
     for record in records:
         latest |= {name: value for name, value in record.items() if value is not None}
@@ -101,8 +101,11 @@ def write(
     status: str,
     spec: EnvSpec,
     last: tuple[Evaluation, evaluations.HeldOutTasks] | None,
+    several: bool = False,
 ) -> dict[str, Any]:
     """Write evaluation.npz, the figures and summary.json; `last` is the last evaluation [S, ...] on the host.
+
+    Of `several` settings that were trained at once only the curves are drawn: what they believe is not the same.
 
     The summary comes last: a run whose status is final has everything.
 
@@ -110,11 +113,12 @@ def write(
       The summary.
     """
     summary = summarise(records, status)
-    found = gallery.findings(last[0], spec.stationary) if last else gallery.Findings()
+    found = gallery.findings(last[0], spec.stationary) if last and not several else gallery.Findings()
     summary |= {name: x._asdict() for name, x in found._asdict().items() if x}
     curves.draw_run(run_dir / "curves.png", records, spec.name)
     if last:
         evaluations.save(run_dir / "evaluation.npz", *last)
+    if last and not several:
         place = lambda name: run_dir / f"{name}.png"  # noqa: E731
         gallery.draw(place, found, *last, spec.subtasks, spec.stationary, f"beliefs, {spec.name}")
     write_json(run_dir / "summary.json", summary)

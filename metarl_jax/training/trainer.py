@@ -63,7 +63,7 @@ class Members(NamedTuple):
     """Of each member."""
 
 
-class _Run(NamedTuple):
+class _Lane(NamedTuple):
     """A training run of one seed as pure functions, without the leading axis of a `Trainer`'s."""
 
     create: Callable[[PRNGKeyArray], TrainState]
@@ -81,8 +81,9 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1, mem
       agent: made for `env.spec`.
       config: sizes.
       num_seeds: seeds trained at once, by vmap over whole epochs.
-      members: to train all of these at once instead of `agent`, which must have the shapes of each; each has the
-        `num_seeds` seeds, the same ones. The leading axis of all results is then M x S, members first.
+      members: to train all of these at once instead of `agent`, which must have the shapes of each; each has the keys
+        of the `num_seeds` seeds, but not their random numbers, unless the generator is Threefry (see
+        `compilation.configure`). The leading axis of all results is then M x S, members first.
 
     Raises:
       ConfigurationError: a size is not positive, the initial data does not fit the replay, an unknown `eval_tasks`, or
@@ -101,14 +102,14 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1, mem
     num_members = len(next(iter(members.values.values()))) if members else 1
     num = num_members * num_seeds
 
-    def each(choose: Callable[[_Run], Callable[..., Any]]) -> Callable[..., Any]:
+    def each(choose: Callable[[_Lane], Callable[..., Any]]) -> Callable[..., Any]:
         """One of the functions of a run, over all seeds of all members."""
         if members is None:
-            return over_seeds(choose(_run(env, agent, config, num_initial)), num)
+            return over_seeds(choose(_lane(env, agent, config, num_initial)), num)
         values = {name: np.repeat(np.asarray(x, np.float32), num_seeds) for name, x in members.values.items()}
 
         def member(values: Values, *args: Any) -> Any:
-            return choose(_run(env, members.make(values), config, num_initial))(*args)
+            return choose(_lane(env, members.make(values), config, num_initial))(*args)
 
         return lambda *args: over_seeds(member, num)(values, *args)
 
@@ -116,21 +117,21 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1, mem
         return jnp.concatenate([jax.random.split(key, num_seeds)] * num_members)
 
     def part(name: str) -> Callable[..., Any]:
-        return each(lambda run: run.parts[name])
+        return each(lambda lane: lane.parts[name])
 
     names = (*agent.parts, COLLECTION)
     return Trainer(
         num_seeds=num,
-        create=lambda key: each(lambda run: run.create)(keys(key)),
-        fill=each(lambda run: run.fill),
-        epoch=Epoch({name: part(name) for name in names}, each(lambda run: run.finish)),
-        evaluate=lambda state, key: each(lambda run: run.evaluate)(state, keys(key)),
+        create=lambda key: each(lambda lane: lane.create)(keys(key)),
+        fill=each(lambda lane: lane.fill),
+        epoch=Epoch({name: part(name) for name in names}, each(lambda lane: lane.finish)),
+        evaluate=lambda state, key: each(lambda lane: lane.evaluate)(state, keys(key)),
         env_steps_per_epoch=config.num_envs * env.spec.horizon,
         replay_bytes=num * replay.num_bytes(example_transition(env), config.replay_rows, env.spec.horizon),
     )
 
 
-def _run(env: Environment, agent: Agent, config: Config, num_initial: int) -> _Run:
+def _lane(env: Environment, agent: Agent, config: Config, num_initial: int) -> _Lane:
     """A run of one seed, whose first data are `num_initial` episodes."""
     horizon, imagined_envs = env.spec.horizon, num_imagined(config)
 
@@ -176,7 +177,7 @@ def _run(env: Environment, agent: Agent, config: Config, num_initial: int) -> _R
         return rollout.evaluate(env, agent, state.agent, key, config.eval_episodes, tasks_of(env, config))
 
     parts = learning(agent, lambda state: state.replay) | {COLLECTION: collect}
-    return _Run(create, fill, parts, finish, evaluate)
+    return _Lane(create, fill, parts, finish, evaluate)
 
 
 def num_imagined(config: Config) -> int:

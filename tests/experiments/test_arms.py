@@ -74,6 +74,29 @@ def test_every_arm_is_a_valid_run(name):
         module.build(cli.configure(module, [f"--env={comparison.env}", *arm.flags]))
 
 
+def leave(run, returns, recognized):
+    """Write what a finished run leaves whose seeds reached these returns, and recognised classes that often."""
+    run.mkdir(parents=True)
+    record = {"seconds": 60.0, "test_return": 7.0, "test_return_by_family": {}}
+    scores = {"test_score_per_seed": {"goal": [10.0 * x for x in returns]}}
+    for i in range(5):  # the mean of the last three is what the fourth gives
+        later = {"test_return_per_seed": [x + i - 3.0 for x in returns]}
+        record |= scores | later | {"epoch": i, "env_steps": 200 * i}
+        with (run / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+    config = {"versions": {"jax": "1"}, "commit": "abc", "devices": ["cpu:0"]}
+    config["environment"] = {"families": ["velocity", "goal"], "stationary": True}
+    (run / "config.json").write_text(json.dumps(config))
+    (run / "summary.json").write_text(json.dumps({"status": "budget"}))
+    components = np.eye(3)[np.array([[0, 1], [0, 2]])][None, None].repeat(len(returns), 0)
+    zeros = np.zeros((len(returns), 1, 2, 2))
+    rewards = zeros + np.reshape(returns, (-1, 1, 1, 1)) * [1.0, 2.0]
+    right = zeros[..., None] + np.reshape(recognized, (-1, 1, 1, 1, 1))
+    evaluation = Evaluation(rewards, zeros[..., None], components, zeros > 0, zeros == 0, right)
+    tasks = HeldOutTasks(np.array([0, 1]), np.zeros((2, 1)), np.array([0, 1]))
+    evaluations.save(run / "evaluation.npz", evaluation, tasks)
+
+
 @pytest.mark.parametrize("flags", [[], ["--vmap=True", "--epochs=30"]])
 def test_an_answer_from_finished_runs(flags, tmp_path, monkeypatch, capsys):
     """Seeds and arms end up in the table, the file and the figure, whether seeds are runs or vmapped in one."""
@@ -81,25 +104,7 @@ def test_an_answer_from_finished_runs(flags, tmp_path, monkeypatch, capsys):
 
     def train(env, arm, seeds, budget, run):
         assert env == "cheetah_dir_vel_to_goal" and str(budget) == ("30 epochs" if flags else "10 min")
-        run.mkdir(parents=True)
-        values = [-10.0 * seed - (100.0 if arm.algorithm == "moss" else 0.0) for seed in seeds]
-        record = {"seconds": 60.0, "test_return": 7.0, "test_return_by_family": {}}
-        scores = {"test_score_per_seed": {"goal": [10.0 * x for x in values]}}
-        for i in range(5):  # the mean of the last three is what the fourth gives
-            returns = {"test_return_per_seed": [x + i - 3.0 for x in values]}
-            record |= scores | returns | {"epoch": i, "env_steps": 200 * i}
-            with (run / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(record) + "\n")
-        config = {"versions": {"jax": "1"}, "commit": "abc", "devices": ["cpu:0"]}
-        config["environment"] = {"families": ["velocity", "goal"], "stationary": True}
-        (run / "config.json").write_text(json.dumps(config))
-        (run / "summary.json").write_text(json.dumps({"status": "budget"}))
-        components = np.eye(3)[np.array([[0, 1], [0, 2]])][None, None].repeat(len(seeds), 0)
-        zeros = np.zeros((len(seeds), 1, 2, 2))
-        recognized = zeros[..., None] + np.reshape(seeds, (-1, 1, 1, 1, 1))
-        evaluation = Evaluation(zeros, zeros[..., None], components, zeros > 0, zeros == 0, recognized)
-        tasks = HeldOutTasks(np.array([0, 1]), np.zeros((2, 1)), np.array([0, 1]))
-        evaluations.save(run / "evaluation.npz", evaluation, tasks)
+        leave(run, [-10.0 * seed - (100.0 if arm.algorithm == "moss" else 0.0) for seed in seeds], recognized=seeds)
 
     monkeypatch.setattr(arms, "command", train)
     assert timrl_questions.main(["--question=unseen", "--seeds", "0", "1", f"--out={tmp_path}", *flags]) == 0
@@ -140,9 +145,9 @@ def test_a_sweep_has_every_other_value_of_its_settings_once():
     assert config.agent.updates_per_pool * config.agent.sac.policy_every == config.agent.sac_updates == 3200
 
 
-def test_vmapped_arms_that_differ_in_traceable_values_are_one_run(tmp_path):
+def test_arms_that_differ_in_traceable_values_may_be_one_run(tmp_path):
     comparison = sweep.comparison("cheetah_vel", ("temperature", "width", "discount"))
-    plan = arms.plan(comparison, arms.Config(seeds=(3, 4), vmap=True), tmp_path)
+    plan = arms.plan(comparison, arms.Config(seeds=(3, 4), vmap=True, together=9), tmp_path)
     assert sorted(name for run in plan for name in run.names) == sorted(comparison.arms)
     together = next(run for run in plan if len(run.names) > 1)
     wide = {name for name in comparison.arms if name.startswith("width")}
@@ -153,25 +158,50 @@ def test_vmapped_arms_that_differ_in_traceable_values_are_one_run(tmp_path):
         own = rundir.flatten(arms.configured(comparison.env, comparison.arms[name]))
         assert {key: values[place] for key, values in made.values.items()} == {key: own[key] for key in made.values}
     assert list(made.values) == ["sac.alpha", "sac.discount"] and together.seeds == (3, 4)
+    pairs = arms.plan(comparison, arms.Config(seeds=(3, 4), together=2), tmp_path)
     apart = arms.plan(comparison, arms.Config(seeds=(3, 4)), tmp_path)
-    assert len(apart) == 2 * len(comparison.arms) and len({run.path for run in (*plan, *apart)}) == len(plan + apart)
+    assert [len(run.names) for run in pairs[::2]] == [2, 2, 2, 1, 1, 1][: len(pairs) // 2]
+    assert len(apart) == 2 * len(comparison.arms)
+    assert len({run.path for run in (*plan, *pairs, *apart) if len(run.names) > 1}) == 1 + 2 * 3
+
+
+def test_arms_of_one_run_are_told_apart(tmp_path, monkeypatch, capsys):
+    def train(env, arm, seeds, budget, run):
+        members = arm.flags[arm.flags.index("--members") + 1 :] if "--members" in arm.flags else ("alone",)
+        leave(run, [-100.0 * i - 10.0 * seed for i in range(len(members)) for seed in seeds], [0.0] * 2 * len(members))
+
+    monkeypatch.setattr(arms, "command", train)
+    flags = ["--settings", "discount", "--seeds", "0", "1", "--vmap=True", f"--out={tmp_path}"]
+    assert "--together needs --epochs" in fails(capsys, sweep.main, *flags, "--together=3")
+    assert "--together must be" in fails(capsys, sweep.main, *flags, "--together=0")
+    assert sweep.main([*flags, "--together=3", "--epochs=30"]) == 0
+    answer = json.loads((tmp_path / "sweep_cheetah_vel" / "comparison.json").read_text())
+    names = list(sweep.comparison("cheetah_vel", ("discount",)).arms)
+    assert answer["together"] == [names[:3]] and list(answer["arms"]) == names
+    for name, first in zip(names, (0.0, -100.0, -200.0, 0.0), strict=True):
+        assert [run["reached_return"] for run in answer["arms"][name]] == [first, first - 10.0]
+        goals = [run["test_return_by_family"]["goal"] for run in answer["arms"][name]]
+        assert goals == [4.0 * first, 4.0 * first - 40.0]  # two steps of twice the number
 
 
 @pytest.mark.parametrize(
     ("members", "message"),
     [
         ("sac.batch_size=64", "sac.batch_size cannot differ between them: choose sac.alpha"),
-        ("sac.alpha=0.1 sac.alpha=0.1", "each at most once"),
+        ("sac.alpha=0.1 sac.alpha=0.10", "each setting at most once"),
+        ("sac.alpha=0.1,sac.alpha=0.2", "each name at most once"),
+        ("sac.target_rate=nan", "sac.target_rate must be a finite number, got nan"),
+        ("sac.target_entropy=-1", "needs --sac.automatic_entropy_tuning=True"),
         ("sac.alpha", "'sac.alpha' is not name=value"),
-        ("sac.alpha=high", "sac.alpha must be a number, got 'high'"),
+        ("sac.alpha=high", "sac.alpha must be a finite number, got 'high'"),
         ("sac.alpha=0.1,sac.discount=1.5", "sac.discount must be in [0, 1], got 1.5"),
         ("vae.kl_z_weight=-1", "vae.kl_z_weight must be >= 0, got -1"),
     ],
 )
 def test_wrong_members_are_one_line(capsys, tmp_path, members, message):
     command = functools.partial(cli.main, moss)
-    flags = ("--env=point_robot", f"--run_dir={tmp_path}", "--members", *members.split())
-    assert message in fails(capsys, command, *flags)
+    flags = ("--env=point_robot", "--sac.automatic_entropy_tuning=False", f"--run_dir={tmp_path}")
+    assert message in fails(capsys, command, *flags, "--members", *members.split())
     assert not list(tmp_path.iterdir())
 
 

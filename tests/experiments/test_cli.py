@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks import publish
 from experiments import cli, evaluate, plot
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import guard
@@ -169,6 +170,30 @@ def test_plot(trained, tmp_path, capsys):
     assert printed == [str(tmp_path / n) for n in ("both.png", "one.pdf", "latents.pdf")]
     groups = plot.group(both[1:])
     assert [(name, len(members)) for name, members in groups.items()] == [("toy, toy", 2)]
+
+
+def test_members_are_told_apart(tmp_path, as_algorithm, capsys):
+    """By what draws, evaluates and resumes a run of several settings, each with two seeds."""
+    run, file = tmp_path / "run", tmp_path / "one.json"
+    assert train([f"--run_dir={run}", "--epochs=2", "--seeds=2", "--members", "low", "mid", "high"]) == 0
+    record, summary = plot.evaluated(str(run))[-1], json.loads((run / "summary.json").read_text())
+    returns, by_member = np.reshape(record["test_return_per_seed"], (3, 2)), summary["test_return_by_member"]
+    assert list(by_member) == ["low", "mid", "high"] and "best_epoch" not in summary
+    assert summary["best_member"] == list(by_member)[returns.mean(1).argmax()]
+    assert (run / "curves.png").exists() and not (run / "latents.png").exists()
+    groups = plot.group([str(run)])
+    assert [(name, len(seeds)) for name, seeds in groups.items()] == [(f"toy, toy, {name}", 2) for name in by_member]
+    assert plot.main(["--runs", str(run)]) == 0
+    assert evaluate.main([f"--run={run}", "--member=1", f"--json={file}"]) == 0
+    assert "toy, epoch 2, none, mid" in capsys.readouterr().out
+    result = json.loads(file.read_text())
+    assert (result["member"], result["test_return"]) == ("mid", pytest.approx(returns[1].mean(), rel=1e-5))
+    assert "members is ('low', 'mid', 'high')" in fails(
+        capsys, train, f"--resume={run}", "--epochs=3", "--members", "a"
+    )
+    assert train([f"--resume={run}", "--epochs=3"]) == 0
+    assert len(plot.evaluated(str(run))[-1]["test_return_per_seed"]) == 6
+    assert "trained 3 settings" in fails(capsys, lambda argv: cli.command(publish.Config, publish.main, argv), str(run))
 
 
 def test_an_oracle_beside_others_is_a_line(trained, tmp_path, monkeypatch):

@@ -15,6 +15,11 @@ def test_metrics_come_first_in_their_order():
     assert bad == ["b_loss", "a_loss", "w/1"]
 
 
+def test_lanes_of_a_learner_that_went_bad():
+    weight = jnp.ones((4, 2, 3)).at[1, 1, 2].set(jnp.nan)
+    assert guard.bad_lanes({"w": weight, "b": jnp.array([1.0, 1.0, 1.0, jnp.inf]), "n": jnp.ones(4, int)}) == [1, 3]
+
+
 def test_returns_may_be_unknown():
     assert guard.nonfinite({"train_return": jnp.array([jnp.nan])}, {}) == []
 

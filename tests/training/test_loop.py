@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from metarl_jax.analysis.curves import by_member as by_setting
+from metarl_jax.analysis.curves import by_setting
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import interrupt, loop
 from metarl_jax.training.checkpoint import Checkpoints
@@ -171,6 +171,19 @@ def test_minutes_end_a_run(tmp_path):
     assert summary(tmp_path)["seconds"] < 3.0
     with pytest.raises(ConfigurationError, match="extend it with --minutes"):
         run(tmp_path, epochs=None, minutes=0.005)  # though its last epoch may have ended before the limit
+
+
+def test_a_member_that_goes_nonfinite_is_named(tmp_path, capsys):
+    trainer = toy.trainer(seeds=6)
+
+    def finish(state, brought):
+        state, metrics = trainer.epoch.finish(state, brought)
+        return state._replace(agent={"weight": state.agent["weight"].at[3, 0].set(np.nan)}), metrics
+
+    broken = trainer._replace(epoch=Epoch(trainer.epoch.parts, finish))
+    experiment = loop.Experiment(broken, toy.SPEC, toy.TASKS, {}, members=("low", "mid", "high"))
+    assert loop.run(experiment, loop.RunConfig(epochs=2, seeds=2), tmp_path, {}) == loop.FAILED
+    assert "weight of mid is not finite in epoch 1" in capsys.readouterr().out
 
 
 def test_nonfinite_learner_stops_before_the_good_checkpoint_is_lost(tmp_path, capsys):
