@@ -17,7 +17,8 @@ from metarl_jax.training.report import recent_scores
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- results: written by benchmarks/readme.py -->\n", "<!-- end of results -->\n"
 
-LEARNING = [f"moss_{env}_fast" for env in REFERENCES]
+LEARNING = [path.stem for env in REFERENCES for path in sorted(RESULTS.glob(f"moss_{env}_fast*.json"))]
+"""Results of the preset, each with its variants."""
 ADAPTATION = sorted(path.stem for path in RESULTS.glob("adaptation_*.json"))
 RECOGNITION = sorted(path.stem for path in RESULTS.glob("timrl_*_fast.json"))
 """Results that are told by return and by recognition, with figures."""
@@ -49,15 +50,16 @@ def reached(env: str, curve: list[dict[str, Any]]) -> str:
 def learning() -> str:
     """Every published run."""
     rows = []
-    for name in LEARNING:
-        for run in read(name)["runs"]:
+    for content in map(read, LEARNING):
+        variant = f", {content['name']}" if content.get("name") else ""
+        for run in content["runs"]:
             config, summary = run["config"]["config"], run["summary"]
             env, seeds = config["env"], config["run"]
             seed = str(seeds["seed"]) if seeds["seeds"] == 1 else f"{seeds['seeds']} vmapped"
             returns = [f"{summary[kind]:.1f}" for kind in ("test_return", "best_test_return")]
             seconds = [f"{summary['seconds']:.0f}", f"{summary['compile_seconds']:.0f}"]
             budget = [f"{summary['env_steps']:,}", *seconds]
-            rows.append([f"`{env}`", seed, *budget, reached(env, run["curve"]), *returns])
+            rows.append([f"`{env}`{variant}", seed, *budget, reached(env, run["curve"]), *returns])
             rows[-1].append("; ".join(map(str, levels(env))))
     head = ["benchmark", "seed", "env steps", "training seconds", "compilation", "reached", "final", "best"]
     head.append("reference level")
@@ -214,10 +216,11 @@ sees it, with all of these, and the whole stack.
 
 SECTION = """\
 Zero-shot first episode on held-out tasks, deterministic policy, `--preset=fast`, one core of a 2-core machine per
-run (`cheetah_vel` and `cheetah_multitask`: both; `cheetah_dir` and `cheetah_vel_ood`: both of one two thirds and half
-as fast; `ant_dir`, seeds 0 and 2: one core two thirds as fast). A return counts as reached when the mean of three
-evaluations in a row is at least as high. Figures: dashed, the reference levels; several seeds are thin lines, with
-their interquartile mean and its 95 % bootstrap interval:
+run (`cheetah_vel` and `cheetah_multitask`: both; `cheetah_dir` and `cheetah_multitask`, taught: both of one two thirds
+as fast; `cheetah_vel_ood`: both of one half as fast; `ant_dir`, seeds 0 and 2: one core two thirds as fast). Taught is
+a Gaussian per base task that knows its base task in training (docs/[moss.md](docs/moss.md#what-beliefs-decode-and-the-mixture)).
+A return counts as reached when the mean of three evaluations in a row is at least as high. Figures: dashed, the
+reference levels; several seeds are thin lines, with their interquartile mean and its 95 % bootstrap interval:
 
 {learning}
 The same policies some steps after a change of task and when nothing changes, and where tasks do not change, some
