@@ -17,8 +17,13 @@ from metarl_jax.training.report import recent_scores
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- results: written by benchmarks/readme.py -->\n", "<!-- end of results -->\n"
 
-LEARNING = [path.stem for env in REFERENCES for path in sorted(RESULTS.glob(f"moss_{env}_fast*.json"))]
-"""Results of the preset, each with its variants."""
+LEARNING = [
+    path.stem
+    for env in REFERENCES
+    for path in sorted(RESULTS.glob(f"moss_{env}_fast*.json"))
+    if not path.stem.endswith("_oracle")
+]
+"""Results of the preset, each with its variants; oracles are lines in their figures."""
 ADAPTATION = sorted(path.stem for path in RESULTS.glob("adaptation_*.json"))
 RECOGNITION = sorted(path.stem for path in RESULTS.glob("timrl_*_fast.json"))
 """Results that are told by return and by recognition, with figures."""
@@ -218,7 +223,7 @@ SECTION = """\
 Zero-shot first episode on held-out tasks, deterministic policy, `--preset=fast`, one core of a 2-core machine per
 run (`cheetah_vel` and `cheetah_multitask`: both; `cheetah_dir` and `cheetah_multitask`, taught: both of one two thirds
 as fast; `cheetah_vel_ood`: both of one half as fast; `ant_dir`, seeds 0 and 2: one core two thirds as fast). Taught is
-a Gaussian per base task that knows its base task in training (docs/[moss.md](docs/moss.md#what-beliefs-decode-and-the-mixture)).
+a Gaussian per base task that is told which in training ([how](docs/moss.md#what-beliefs-decode-and-the-mixture)).
 A return counts as reached when the mean of three evaluations in a row is at least as high. Figures: dashed, the
 reference levels; several seeds are thin lines, with their interquartile mean and its 95 % bootstrap interval:
 
