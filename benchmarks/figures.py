@@ -24,11 +24,11 @@ COLOURS = 128
 
 
 def oracle(result: Path) -> dict[str, float]:
-    """The level that the oracle reached on the benchmark of a result file, by name; nothing where there is none."""
+    """What the oracle reached on the benchmark of a result file, by name and env steps; nothing where there is none."""
     path = result.with_stem(f"{result.stem}_oracle")
     runs = json.loads(path.read_text())["runs"] if path.exists() else []
     members = [member for run in runs for member in curves.curves(run["curve"])]
-    return {"oracle": curves.reached(members)} if members else {}
+    return {f"oracle, {members[0].env_steps[-1] / 1e6:.1f} M steps": curves.reached(members)} if members else {}
 
 
 def draw(result: Path, folder: Path = FIGURES) -> Path:

@@ -97,12 +97,18 @@ def draw_band(axis: Axes, members: Sequence[Line], label: str, colour: np.ndarra
 
 
 def _draw_levels(axis: Axes, levels: Mapping[str, Level]) -> None:
-    for i, (name, level) in enumerate(levels.items()):
+    """Dashed lines with their names above them, or below where another one is close above."""
+    tops = [np.max(level) for level in levels.values()]
+    for i, level in enumerate(levels.values()):
         grey, ends = str(0.3 + 0.15 * (i % 4)), np.atleast_1d(level)
         axis.axhspan(ends.min(), ends.max(), color=grey, alpha=0.15, linewidth=0)
         for end in ends:
             axis.axhline(end, color=grey, linestyle="--", linewidth=1)
-        axis.annotate(name, (1.0, ends.max()), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8)
+    close = 0.08 * np.ptp(axis.get_ylim())
+    for name, level in levels.items():
+        crowded = any(0.0 < top - np.max(level) < close for top in tops)
+        end, side = (np.min(level), "top") if crowded else (np.max(level), "bottom")
+        axis.annotate(name, (1.0, end), xycoords=("axes fraction", "data"), ha="right", va=side, fontsize=8)
 
 
 def _label(axis: Axes, y: str, unit: str | None = None) -> None:
