@@ -187,6 +187,7 @@ def _module(arm: Arm) -> Any:
     return importlib.import_module(cli.ALGORITHMS[arm.algorithm])
 
 
+@functools.cache
 def configured(env: str, arm: Arm) -> Any:
     """The configuration of an arm's runs."""
     return cli.configure(_module(arm), [f"--env={env}", *arm.flags])

@@ -95,9 +95,11 @@ def report(
 
 def by_member(evaluation: Evaluation, members: Sequence[str]) -> dict[str, Any]:
     """`test_return_by_member` of an evaluation [M x S, ...]: means over each member's seeds; {} without members."""
+    if not members:
+        return {}
     first = np.asarray(evaluation.returns)[:, 0].mean(-1)
-    per_member = first.reshape(len(members) or 1, -1).mean(-1).tolist()
-    return {"test_return_by_member": dict(zip(members, per_member, strict=True))} if members else {}
+    per_member = first.reshape(len(members), -1).mean(-1).tolist()
+    return {"test_return_by_member": dict(zip(members, per_member, strict=True))}
 
 
 def clusters(components: np.ndarray, family: np.ndarray) -> dict[str, Any]:

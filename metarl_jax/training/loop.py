@@ -292,8 +292,7 @@ class _Run:
         damaged.save(self.epoch, self.state, {"epoch": self.epoch, "nonfinite": bad})
         damaged.close()
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-        if self.members:
-            lanes = guard.bad_lanes(self.state.agent)
+        if self.members and (lanes := guard.bad_lanes(self.state.agent)):  # of a loss alone nobody is known
             more += f" of {', '.join(dict.fromkeys(self.members[lane // self.config.seeds] for lane in lanes))}"
         good = f"the last good checkpoint is of epoch {self.saved_epoch}" if self.saved_epoch >= 0 else "none was good"
         self.terminal.say(

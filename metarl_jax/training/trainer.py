@@ -98,7 +98,7 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1, mem
         need = max(num_initial, config.num_envs)
         raise ConfigurationError(f"replay_rows is {config.replay_rows}, but one block of data has {need} rows")
     _check_imagined(config, agent, env.spec)
-    tasks_of(env, config)
+    tasks_of(env, config)  # refuses what it does not know
     num_members = len(next(iter(members.values.values()))) if members else 1
     num = num_members * num_seeds
 

@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 import json
 import os
 import signal
@@ -182,27 +181,6 @@ def test_arms_of_one_run_are_told_apart(tmp_path, monkeypatch, capsys):
         assert [run["reached_return"] for run in answer["arms"][name]] == [first, first - 10.0]
         goals = [run["test_return_by_family"]["goal"] for run in answer["arms"][name]]
         assert goals == [4.0 * first, 4.0 * first - 40.0]  # two steps of twice the number
-
-
-@pytest.mark.parametrize(
-    ("members", "message"),
-    [
-        ("sac.batch_size=64", "sac.batch_size cannot differ between them: choose sac.alpha"),
-        ("sac.alpha=0.1 sac.alpha=0.10", "each setting at most once"),
-        ("sac.alpha=0.1,sac.alpha=0.2", "each name at most once"),
-        ("sac.target_rate=nan", "sac.target_rate must be a finite number, got nan"),
-        ("sac.target_entropy=-1", "needs --sac.automatic_entropy_tuning=True"),
-        ("sac.alpha", "'sac.alpha' is not name=value"),
-        ("sac.alpha=high", "sac.alpha must be a finite number, got 'high'"),
-        ("sac.alpha=0.1,sac.discount=1.5", "sac.discount must be in [0, 1], got 1.5"),
-        ("vae.kl_z_weight=-1", "vae.kl_z_weight must be >= 0, got -1"),
-    ],
-)
-def test_wrong_members_are_one_line(capsys, tmp_path, members, message):
-    command = functools.partial(cli.main, moss)
-    flags = ("--env=point_robot", "--sac.automatic_entropy_tuning=False", f"--run_dir={tmp_path}")
-    assert message in fails(capsys, command, *flags, "--members", *members.split())
-    assert not list(tmp_path.iterdir())
 
 
 def python(code):
