@@ -98,6 +98,9 @@ def evaluate(config: Config) -> int:
     num_members = len(experiment.members) or 1
     if not 0 <= config.member < num_members:
         raise ConfigurationError(f"--member must be 0 to {num_members - 1} for this run, got {config.member}")
+    name = experiment.members[config.member] if experiment.members else None
+    if epoch := info.get("nonfinite_members", {}).get(name):
+        raise ConfigurationError(f"--member={config.member}: {name} went non-finite in epoch {epoch}: choose another")
     trainer = experiment.trainer
     evaluation = jax.device_get(jax.jit(trainer.evaluate)(state, jax.random.key(config.seed), *trainer.constants))
     seeds = np.asarray(evaluation.returns).reshape(num_members, -1, *evaluation.returns.shape[1:])[config.member]
@@ -108,7 +111,7 @@ def evaluate(config: Config) -> int:
         for name in grouped(returns[0], tasks.family, spec.families)
     }
     title = f"{spec.name}, epoch {info['epoch']}, {experiment.description['engine']}"
-    title += f", {experiment.members[config.member]}" if experiment.members else ""
+    title += f", {name}" if name else ""
     show(title, returns, tasks, spec, families)
     if config.json:
         write_json(
@@ -117,7 +120,7 @@ def evaluate(config: Config) -> int:
                 "run": config.run,
                 "epoch": info["epoch"],
                 "engine": experiment.description["engine"],
-                "member": experiment.members[config.member] if experiment.members else None,
+                "member": name,
                 "test_return": returns[0].mean(),
                 "test_return_by_episode": returns.mean(1),
                 "means": families,

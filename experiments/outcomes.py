@@ -54,7 +54,7 @@ def outcome(run: Path, place: int = 0) -> dict[str, Any]:
     `reached_return` is the mean of the last `curves.LAST` evaluations; the curve's `unit` is that of its `env_steps`.
     With scores, `score <family>` is the mean over its last evaluations; with several components and tasks that do not
     change there are `component_shares`. `belief_purity` is that of sub-tasks at the episode's end, None where tasks
-    change or there is one.
+    change or there is one. All of these are None of a setting that went non-finite where others went on.
     """
     evaluated = [r for r in read_metrics(run / "metrics.jsonl") if r.get("test_return") is not None]
     last, scores = evaluated[-1], recent_scores(evaluated)
@@ -70,7 +70,7 @@ def outcome(run: Path, place: int = 0) -> dict[str, Any]:
     families = about["environment"]["families"]
     shares = component_shares(components, tasks.family, families) if several else {}
     purity = evaluations.clusters(components[None], tasks.family)["test_cluster_purity"]
-    return {
+    measured = {
         "test_return": float(curve.test_return[-1]),
         "reached_return": curves.reached([curve]),
         "test_return_by_family": evaluations.grouped(np.asarray(evaluation.returns)[place, 0], tasks.family, families),
@@ -78,15 +78,14 @@ def outcome(run: Path, place: int = 0) -> dict[str, Any]:
         "cluster_purity": purity if components.shape[-1] > 1 else None,
         "matched_accuracy": matched,
         "belief_purity": groups.get("subtask"),
-        "epoch": last["epoch"],
-        "env_steps": last["env_steps"],
-        "seconds": last["seconds"],
-        "commit": about["commit"],
-        "curve": {name: getattr(curve, name).tolist() for name in ("env_steps", "minutes", "test_return")}
-        | {"unit": curve.unit},
         **shares,
         **{f"score {name}": float(seeds[place]) for name, seeds in scores.items()},
     }
+    if np.isnan(curve.test_return[-1]):  # what was evaluated last is another setting in its place
+        measured = dict.fromkeys(measured)
+    about_run = {name: last[name] for name in ("epoch", "env_steps", "seconds")} | {"commit": about["commit"]}
+    learnt = {name: getattr(curve, name).tolist() for name in ("env_steps", "minutes", "test_return")}
+    return measured | about_run | {"curve": learnt | {"unit": curve.unit}}
 
 
 def spread(values: Sequence[float | None]) -> dict[str, float] | None:

@@ -25,7 +25,7 @@ Line = tuple[np.ndarray, np.ndarray]
 
 
 class Curve(NamedTuple):
-    """Test return of one seed at each evaluation [P]."""
+    """Test return of one seed at each evaluation [P]; NaN from where its setting went non-finite."""
 
     env_steps: np.ndarray
     minutes: np.ndarray
@@ -34,8 +34,9 @@ class Curve(NamedTuple):
     """Of `env_steps`, which are epochs where data is stored rather than collected."""
 
     def against(self, x: str) -> Line:
-        """The return over `env_steps` or `minutes`."""
-        return getattr(self, x), self.test_return
+        """The return over `env_steps` or `minutes`, as far as there is one."""
+        known = ~np.isnan(self.test_return)
+        return getattr(self, x)[known], self.test_return[known]
 
 
 def steps(records: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, str]:
@@ -52,7 +53,7 @@ def curves(records: Sequence[Mapping[str, Any]]) -> list[Curve]:
         return []
     env_steps, unit = steps(evaluated)
     minutes = np.array([r["seconds"] for r in evaluated]) / 60
-    seeds = np.array([r.get("test_return_per_seed", [r["test_return"]]) for r in evaluated])
+    seeds = np.array([r.get("test_return_per_seed", [r["test_return"]]) for r in evaluated], float)
     return [Curve(env_steps, minutes, seed, unit) for seed in seeds.T]
 
 
@@ -86,7 +87,12 @@ def band(members: Sequence[Line]) -> tuple[np.ndarray, np.ndarray, np.ndarray, n
 
 
 def draw_band(axis: Axes, members: Sequence[Line], label: str, colour: np.ndarray) -> None:
-    """Seeds as thin lines, where there are several, with their interquartile mean and its interval."""
+    """Seeds as thin lines, where there are several, with their interquartile mean and its interval.
+
+    Nothing of a setting that went non-finite before it was evaluated.
+    """
+    if not all(len(x) for x, _ in members):
+        return
     grid, centre, low, high = band(members)
     name = f"{label} (IQM of {len(members)}, 95 %)" if len(members) > 1 else label
     for member in members if len(members) > 1 else ():

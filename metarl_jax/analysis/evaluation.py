@@ -1,7 +1,7 @@
 """An `Evaluation` in numbers. The reported return is that of the first episode, which starts without any knowledge."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,13 +93,20 @@ def report(
     return result
 
 
-def by_member(evaluation: Evaluation, members: Sequence[str]) -> dict[str, Any]:
-    """`test_return_by_member` of an evaluation [M x S, ...]: means over each member's seeds; {} without members."""
+def by_member(evaluation: Evaluation, members: Sequence[str], lost: Container[str] = ()) -> dict[str, Any]:
+    """What is logged of each of several settings in an evaluation [M x S, ...]; {} without `members`.
+
+    Returns:
+      `test_return_by_member`, means over each one's seeds, and `test_return_per_seed` [M x S]; None of the `lost` ones.
+    """
     if not members:
         return {}
-    first = np.asarray(evaluation.returns)[:, 0].mean(-1)
-    per_member = first.reshape(len(members), -1).mean(-1).tolist()
-    return {"test_return_by_member": dict(zip(members, per_member, strict=True))}
+    seeds = np.asarray(evaluation.returns)[:, 0].mean(-1).reshape(len(members), -1)
+    told = {name: None if name in lost else own.tolist() for name, own in zip(members, seeds, strict=True)}
+    return {
+        "test_return_by_member": {name: None if own is None else float(np.mean(own)) for name, own in told.items()},
+        "test_return_per_seed": [x for own in told.values() for x in own or [None] * seeds.shape[1]],
+    }
 
 
 def clusters(components: np.ndarray, family: np.ndarray) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Refuse what cannot fit before it starts; stop what has gone non-finite before it is saved."""
+"""Refuse what cannot fit before it starts; stop, or set aside, what has gone non-finite before it is saved."""
 
+import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +32,32 @@ def _is_bad(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return jax.tree.map(lambda x: ~jnp.isfinite(x).all(), leaves)
 
 
+def _checked(metrics: Mapping[str, ArrayLike]) -> dict[str, ArrayLike]:
+    return {name: value for name, value in metrics.items() if not name.endswith("_return")}
+
+
 def nonfinite(metrics: Mapping[str, ArrayLike], learner: Any) -> list[str]:
     """Names of the metrics, then of the learner's leaves, that hold a NaN or an infinity.
 
     Metrics that end in `_return` are exempt: they are NaN where nobody knows them, as with stored data. So is the
     replay, which the caller leaves out: what it holds reaches the learner, and is found there.
     """
-    checked = {name: value for name, value in metrics.items() if not name.endswith("_return")}
+    checked = _checked(metrics)
     bad = jax.device_get(_is_bad(_inexact(checked) | _inexact(learner)))
     order = list(checked) + sorted(bad)
     return sorted((name for name, flag in bad.items() if flag), key=order.index)
 
 
-def bad_lanes(learner: Any) -> list[int]:
-    """Places in the leading axis of the learner's leaves that hold a NaN or an infinity."""
-    bad = [~np.isfinite(np.asarray(x)).reshape(len(x), -1).all(1) for x in _inexact(learner).values()]
-    return np.flatnonzero(np.any(bad, 0)).tolist()
+def bad_lanes(metrics: Mapping[str, ArrayLike], learner: Any) -> list[int]:
+    """Places in the leading axis of what `nonfinite` looks at that hold a NaN or an infinity."""
+    checked = [*_inexact(_checked(metrics)).values(), *_inexact(learner).values()]
+    return np.flatnonzero(np.any([~np.isfinite(np.asarray(x)).reshape(len(x), -1).all(1) for x in checked], 0)).tolist()
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def overwritten(state: Any, lanes: Sequence[int], by: Sequence[int]) -> Any:
+    """`state` [S, ...], which is donated, where each of the `lanes` is a copy of the one in its place in `by`."""
+    return jax.tree.map(lambda x: x.at[jnp.asarray(lanes)].set(x[jnp.asarray(by)]), state)
 
 
 def available_memory() -> float:

@@ -5,7 +5,7 @@ import importlib.util
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,6 +126,10 @@ def run(
     return FAILED if status == "failed_nonfinite" else 128 + signal.signum if status == "interrupted" else 0
 
 
+def _first_of(bad: Sequence[str]) -> str:
+    return bad[0] + (f" (and {len(bad) - 1} more)" if len(bad) > 1 else "")
+
+
 class _Run:
     """The state of one call of `run`. Everything that must outlive it is in the checkpoint."""
 
@@ -153,6 +157,8 @@ class _Run:
             self.state, info = restored
         self.epoch, self.seconds_before = info.get("epoch", 0), info.get("seconds", 0.0)
         self.epoch_seconds: float = info.get("epoch_seconds", 0.0)
+        self.lost: dict[str, int] = info.get("nonfinite_members", {})
+        """Members that have gone non-finite, and in which epoch."""
         self.started: float | None = None
         self.saved_epoch = self.epoch if restored else -1
         self.status = self._spent()
@@ -227,8 +233,10 @@ class _Run:
             metrics = jax.device_get(metrics)
             self.epoch_seconds = time.monotonic() - started
             self.epoch += 1
+            bad = guard.nonfinite(metrics, self.state.agent)
+            failed = bad and not self._set_aside(metrics, bad)
             record = self._record(metrics)
-            if bad := guard.nonfinite(metrics, self.state.agent):
+            if failed:
                 self._fail(record, bad)
                 return "failed_nonfinite"
             status = self._spent()
@@ -245,7 +253,7 @@ class _Run:
 
     def _record(self, metrics: Metrics) -> Record:
         """One line of metrics.jsonl; metrics are means over seeds, and the test returns of later evaluation None."""
-        means = {name: np.asarray(value, float).mean(0) for name, value in metrics.items()}
+        means = {name: np.asarray(value, float)[self._going()].mean(0) for name, value in metrics.items()}
         updates = float(means.get("updates", 0.0)) * self.trainer.num_seeds
         steps = self.trainer.env_steps_per_epoch * self.trainer.num_seeds
         return means | {
@@ -257,13 +265,15 @@ class _Run:
             "updates_per_second": updates / self.epoch_seconds,
             "test_return": None,
             "test_return_by_family": None,
+            **({"nonfinite_members": self.lost} if self.lost else {}),
         }
 
     def _evaluate(self) -> Record:
         key = jax.random.fold_in(self.key_eval, self.epoch)
         self.evaluated = jax.device_get(self.programs.evaluate(self.state, key, *self.constants))
-        record = evaluations.report(self.evaluated, self.tasks, self.spec.families, self.spec.subtasks, self.normalizer)
-        return record | evaluations.by_member(self.evaluated, self.members)
+        told = jax.tree.map(lambda x: x[self._going()], self.evaluated)
+        record = evaluations.report(told, self.tasks, self.spec.families, self.spec.subtasks, self.normalizer)
+        return record | evaluations.by_member(self.evaluated, self.members, self.lost)
 
     def _remaining(self) -> tuple[float, float]:
         """(share of the budget that is spent, seconds left)."""
@@ -279,10 +289,38 @@ class _Run:
     def _save(self) -> None:
         if self.epoch > self.saved_epoch:
             info = {name: getattr(self, name) for name in ("epoch", "seconds", "epoch_seconds")}
+            info |= {"nonfinite_members": self.lost} if self.lost else {}
             self.checkpoints.save(self.epoch, self.state, info)
             self.saved_epoch = self.epoch
         write_json(self.run_dir / "summary.json", report.summarise(self.log.records, "running"))
         self.last_save = time.monotonic()
+
+    def _lanes(self, member: str) -> list[int]:
+        """Places of a member's seeds."""
+        first = self.members.index(member) * self.config.seeds
+        return list(range(first, first + self.config.seeds))
+
+    def _going(self) -> np.ndarray:
+        """Places of all seeds but those of lost members."""
+        return np.delete(np.arange(self.trainer.num_seeds), [i for name in self.lost for i in self._lanes(name)])
+
+    def _bad_members(self, metrics: Metrics) -> list[str]:
+        lanes = guard.bad_lanes(metrics, self.state.agent) if self.members else []
+        return list(dict.fromkeys(self.members[lane // self.config.seeds] for lane in lanes))
+
+    def _set_aside(self, metrics: Metrics, bad: list[str]) -> bool:
+        """Let the other members go on, if there are any: in the place of one that is lost goes a copy of another."""
+        names = self._bad_members(metrics)
+        going = [name for name in self.members if name not in self.lost and name not in names]
+        if not names or not going:
+            return False
+        lanes = [lane for name in names for lane in self._lanes(name)]
+        self.state = guard.overwritten(self.state, lanes, self._lanes(going[0]) * len(names))
+        self.lost = self.lost | dict.fromkeys(names, self.epoch)
+        self.terminal.say(
+            f"warning: {_first_of(bad)} of {', '.join(names)} is not finite in epoch {self.epoch}; the others go on"
+        )
+        return True
 
     def _fail(self, record: Record, bad: list[str]) -> None:
         """Keep what went wrong beside the checkpoints, which stay good."""
@@ -291,12 +329,9 @@ class _Run:
         damaged = Checkpoints(self.run_dir / "nonfinite", keep=1)
         damaged.save(self.epoch, self.state, {"epoch": self.epoch, "nonfinite": bad})
         damaged.close()
-        more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
-        if self.members and (lanes := guard.bad_lanes(self.state.agent)):  # of a loss alone nobody is known
-            more += f" of {', '.join(dict.fromkeys(self.members[lane // self.config.seeds] for lane in lanes))}"
         good = f"the last good checkpoint is of epoch {self.saved_epoch}" if self.saved_epoch >= 0 else "none was good"
         self.terminal.say(
-            f"error: {bad[0]}{more} is not finite in epoch {self.epoch}; the state is in {damaged.directory}, {good}"
+            f"error: {_first_of(bad)} is not finite in epoch {self.epoch}; the state is in {damaged.directory}, {good}"
         )
 
     def finish(self, status: str) -> dict[str, Any]:

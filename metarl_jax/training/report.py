@@ -30,6 +30,7 @@ FINAL = (
     "test_cluster_purity",
     "test_belief_purity",
     "nonfinite",
+    "nonfinite_members",
 )
 """What the summary repeats of the last records, besides `test_return`."""
 
@@ -60,7 +61,8 @@ def summarise(records: Sequence[Record], status: str) -> dict[str, Any]:
     evaluated = [r for r in records if r.get("test_return") is not None]
     summary: dict[str, Any] = {"status": status, "test_return": evaluated[-1]["test_return"] if evaluated else None}
     if members := evaluated and evaluated[-1].get("test_return_by_member"):
-        summary["best_member"] = max(members, key=members.get)
+        known = {name: value for name, value in members.items() if value is not None}
+        summary["best_member"] = max(known, key=known.__getitem__)
     else:
         best = max(evaluated, key=lambda r: r["test_return"], default={})
         summary |= {"best_test_return": best.get("test_return"), "best_epoch": best.get("epoch")}

@@ -73,13 +73,17 @@ def test_every_arm_is_a_valid_run(name):
         module.build(cli.configure(module, [f"--env={comparison.env}", *arm.flags]))
 
 
-def leave(run, returns, recognized):
-    """Write what a finished run leaves whose seeds reached these returns, and recognised classes that often."""
+def leave(run, returns, recognized, lost=()):
+    """Write what a finished run leaves whose seeds reached these returns, and recognised classes that often.
+
+    Those at the places `lost` went non-finite after the third evaluation.
+    """
     run.mkdir(parents=True)
     record = {"seconds": 60.0, "test_return": 7.0, "test_return_by_family": {}}
     scores = {"test_score_per_seed": {"goal": [10.0 * x for x in returns]}}
     for i in range(5):  # the mean of the last three is what the fourth gives
-        later = {"test_return_per_seed": [x + i - 3.0 for x in returns]}
+        known = [None if i > 2 and place in lost else x + i - 3.0 for place, x in enumerate(returns)]
+        later = {"test_return_per_seed": known}
         record |= scores | later | {"epoch": i, "env_steps": 200 * i}
         with (run / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(record) + "\n")
@@ -181,6 +185,24 @@ def test_arms_of_one_run_are_told_apart(tmp_path, monkeypatch, capsys):
         assert [run["reached_return"] for run in answer["arms"][name]] == [first, first - 10.0]
         goals = [run["test_return_by_family"]["goal"] for run in answer["arms"][name]]
         assert goals == [4.0 * first, 4.0 * first - 40.0]  # two steps of twice the number
+
+
+def test_an_arm_that_went_nonfinite_has_no_result_and_harms_no_other(tmp_path, monkeypatch, capsys):
+    def train(env, arm, seeds, budget, run):
+        num = 3 if "--members" in arm.flags else 1
+        leave(run, [-100.0] * num, [0.0] * num, lost=[1] if num == 3 else [])
+
+    monkeypatch.setattr(arms, "command", train)
+    flags = ["--settings", "discount", "--seeds", "0", "--together=3", "--epochs=30", f"--out={tmp_path}"]
+    assert sweep.main(flags) == 0
+    folder = tmp_path / "sweep_cheetah_vel"
+    answer = json.loads((folder / "comparison.json").read_text())
+    first, lost, *others = answer["arms"]
+    assert answer["summary"][lost]["reached_return"] is None and answer["arms"][lost][0]["test_return"] is None
+    assert answer["arms"][lost][0]["curve"]["test_return"] == [-103.0, -102.0, -101.0, None, None]
+    assert {answer["summary"][name]["reached_return"]["mean"] for name in (first, *others)} == {-100.0}
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(lost))
+    assert line.split()[-1] == "-" and (folder / "curves_discount.png").exists()
 
 
 def python(code):

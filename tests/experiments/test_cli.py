@@ -188,6 +188,12 @@ def test_members_are_told_apart(tmp_path, as_algorithm, capsys):
     assert "toy, epoch 2, none, mid" in capsys.readouterr().out
     result = json.loads(file.read_text())
     assert (result["member"], result["test_return"]) == ("mid", pytest.approx(returns[1].mean(), rel=1e-5))
+    experiment, state, info = evaluate.load(run)
+    damaged = experiment, state, info | {"nonfinite_members": {"mid": 2}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate, "load", lambda *_, **__: damaged)
+        message = fails(capsys, evaluate.main, f"--run={run}", "--member=1")
+    assert "--member=1: mid went non-finite in epoch 2" in message
     assert "members is ('low', 'mid', 'high')" in fails(
         capsys, train, f"--resume={run}", "--epochs=3", "--members", "a"
     )

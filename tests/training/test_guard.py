@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -17,7 +18,16 @@ def test_metrics_come_first_in_their_order():
 
 def test_lanes_of_a_learner_that_went_bad():
     weight = jnp.ones((4, 2, 3)).at[1, 1, 2].set(jnp.nan)
-    assert guard.bad_lanes({"w": weight, "b": jnp.array([1.0, 1.0, 1.0, jnp.inf]), "n": jnp.ones(4, int)}) == [1, 3]
+    learner = {"w": weight, "b": jnp.array([1.0, 1.0, 1.0, jnp.inf]), "n": jnp.ones(4, int)}
+    assert guard.bad_lanes({"loss": jnp.ones(4)}, learner) == [1, 3]
+    known = {"loss": jnp.array([jnp.nan, 1.0, 1.0, 1.0]), "train_return": jnp.full(4, jnp.nan)}
+    assert guard.bad_lanes(known, learner) == [0, 1, 3]
+
+
+def test_lanes_become_copies_of_others():
+    keys = jax.random.split(jax.random.key(0), 3)
+    state = guard.overwritten({"w": jnp.arange(6.0).reshape(3, 2), "key": jnp.copy(keys)}, [2, 0], [1, 1])
+    assert state["w"].tolist() == [[2.0, 3.0]] * 3 and (state["key"] == keys[1]).all()
 
 
 def test_returns_may_be_unknown():

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -173,17 +174,40 @@ def test_minutes_end_a_run(tmp_path):
         run(tmp_path, epochs=None, minutes=0.005)  # though its last epoch may have ended before the limit
 
 
-def test_a_member_that_goes_nonfinite_is_named(tmp_path, capsys):
+def members_of_whom_some_fail(lanes, epoch):
+    """Three members with two seeds each: the weights of `lanes` are NaN after an epoch."""
     trainer = toy.trainer(seeds=6)
 
     def finish(state, brought):
         state, metrics = trainer.epoch.finish(state, brought)
-        return state._replace(agent={"weight": state.agent["weight"].at[3, 0].set(np.nan)}), metrics
+        weight = state.agent["weight"]
+        bad = jnp.zeros(6, bool).at[jnp.array(lanes)].set(True) & (state.epoch == epoch)
+        return state._replace(agent={"weight": jnp.where(bad[:, None], jnp.nan, weight)}), metrics
 
     broken = trainer._replace(epoch=Epoch(trainer.epoch.parts, finish))
-    experiment = loop.Experiment(broken, toy.SPEC, toy.TASKS, {}, members=("low", "mid", "high"))
+    return loop.Experiment(broken, toy.SPEC, toy.TASKS, {}, members=("low", "mid", "high"))
+
+
+def test_a_member_that_goes_nonfinite_is_left_out_and_the_others_go_on(tmp_path, capsys):
+    experiment = members_of_whom_some_fail([3], epoch=2)
+    assert loop.run(experiment, loop.RunConfig(epochs=2, seeds=2), tmp_path, {}) == 0
+    assert "warning: weight of mid is not finite in epoch 2; the others go on" in capsys.readouterr().out
+    assert loop.run(experiment, loop.RunConfig(epochs=3, seeds=2), tmp_path, {}) == 0  # resumed
+    first, *_, last = records(tmp_path)
+    per_seed, by_member = last["test_return_per_seed"], last["test_return_by_member"]
+    assert None not in first["test_return_per_seed"] and per_seed[2:4] == [None, None] and by_member["mid"] is None
+    np.testing.assert_allclose(last["test_return"], np.mean([*per_seed[:2], *per_seed[4:]]))
+    assert last["critic_loss"] is not None  # the mean of the others'
+    assert summary(tmp_path)["nonfinite_members"] == {"mid": 2} and summary(tmp_path)["best_member"] in ("low", "high")
+    assert np.isfinite(final_state(tmp_path, seeds=6).agent["weight"]).all()
+    assert np.isnan(by_setting(records(tmp_path), "all")["mid"][1].test_return[1:]).all()
+    assert (tmp_path / "curves.png").exists()
+
+
+def test_when_all_members_go_nonfinite_the_run_ends(tmp_path):
+    experiment = members_of_whom_some_fail([0, 2, 5], epoch=1)
     assert loop.run(experiment, loop.RunConfig(epochs=2, seeds=2), tmp_path, {}) == loop.FAILED
-    assert "weight of mid is not finite in epoch 1" in capsys.readouterr().out
+    assert summary(tmp_path)["status"] == "failed_nonfinite"
 
 
 def test_nonfinite_learner_stops_before_the_good_checkpoint_is_lost(tmp_path, capsys):
