@@ -19,7 +19,8 @@ class Task(NamedTuple):
     spec: Float[Array, " p"]
     """Parameters of the family's reward, in the units of its docstring."""
     label: Int[Array, ""]
-    """Sub-task: index into `EnvSpec.subtasks`. For figures and reports only."""
+    """Sub-task: index into `EnvSpec.subtasks`. Rewards do not depend on it; it is for reports, and what recognisers
+    learn where there is one base task."""
 
     def vector(self, num_families: int) -> Float[Array, "... v"]:
         """The task as a network's input, v = num_families x (1 + p).
@@ -99,6 +100,8 @@ class Environment(NamedTuple):
     """[num_test, ...] the fixed held-out set."""
     reset: Callable[[PRNGKeyArray, Task], State]
     step: Callable[[State, jax.Array], State]
+    """(state, action) -> the next state. Its key is new whether or not anything was drawn: under `vmap` generators such
+    as rbg draw for all lanes by the key of the first."""
     state_from: Callable[[PRNGKeyArray, Task, jax.Array, jax.Array], State]
     """(key, task, qpos [nq], qvel [nv]) -> the state of an episode that starts there."""
 

@@ -100,6 +100,7 @@ def environment(body: Body, physics: Physics, variant: str) -> Environment:
             final_obs=obs,
             physics=after,
             time=state.time + 1,
+            key=jax.random.fold_in(state.key, 0),  # also where nothing is drawn: see `Environment.step`
             metrics=state.metrics | {"diverged": diverged, "task_changed": jnp.zeros((), bool)},
         )
 

@@ -86,6 +86,20 @@ def test_location_counts_both_ways_along_the_ground():
     np.testing.assert_array_equal(after.metrics["task_changed"], [True, False, False, False, True])
 
 
+def test_location_redraws_although_another_lane_stands_still():
+    """With generators, such as that of the entry points, that draw for all lanes by the first one's key."""
+    env = envs.make("cheetah_vel", "native", mode="location", distance=1.0)
+    keys = jax.random.split(jax.random.key(0, impl="rbg"), 2)
+    state = jax.vmap(env.reset)(keys, env.sample_tasks(jax.random.key(1), "train", 2))
+    step, speeds = jax.jit(jax.vmap(env.step)), []
+    for _ in range(5):
+        qpos = state.physics.qpos.at[1, 0].add(3.0)
+        state = step(state._replace(physics=state.physics._replace(qpos=qpos)), jnp.zeros((2, 6)))
+        assert state.metrics["task_changed"].tolist() == [False, True]
+        speeds.append(float(state.task.spec[1, 0]))
+    assert len(set(speeds)) == 5
+
+
 def test_multi_redraws_any_sub_task():
     env = envs.make("cheetah_multitask", "native", mode="multi", period=2, horizon=200)
     states = roll(env, start(env, 16), 60)
