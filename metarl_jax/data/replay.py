@@ -75,7 +75,7 @@ def insert(replay: Replay, rows: Transition) -> Replay:
     flat = jax.tree.map(lambda x: x.reshape(block * length, *x.shape[2:]), (vectors(rows), rows.valid))
     moments = statistics.merge(replay.moments, flat[0], flat[1].astype(jnp.float32))
     end = start + block
-    size = jnp.where(wraps, replay.position, jnp.maximum(replay.size, end))
+    size = jnp.maximum(jnp.where(wraps, replay.position, replay.size), end)
     return Replay(data, size, end, moments)
 
 

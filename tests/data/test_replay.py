@@ -55,6 +55,11 @@ def test_ring():
     assert (ids(state), int(state.size), int(state.position)) == ([18, 19, 16, 17, 13], 4, 2)  # 13 would stay for ever
 
 
+def test_a_block_longer_than_what_was_there_is_kept_when_it_wraps():
+    state = insert(insert(replay.init(EXAMPLE, ROWS, LENGTH), block([1, 2])), block([3, 4, 5, 6]))
+    assert (ids(state)[:4], int(state.size), int(state.position)) == ([3, 4, 5, 6], 4, 4)
+
+
 def test_every_leaf_is_written():
     state = insert(replay.init(EXAMPLE, ROWS, LENGTH), block([1, 2]))
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[:2], y), state.data, block([1, 2]))
