@@ -79,8 +79,9 @@ def validate(config: Config, spec: EnvSpec) -> None:
     known = (*belief_forms.FORMS, "oracle")
     if config.belief not in known:
         raise ConfigurationError(f"unknown belief {config.belief!r}: choose {', '.join(known)}")
-    if config.belief == "sample" and not config.online_inference:
-        raise ConfigurationError("belief=sample draws anew at every step: use it with online_inference")
+    if config.belief in ("sample", "oracle") and not config.online_inference:
+        why = "draws anew at every step" if config.belief == "sample" else "infers nothing"
+        raise ConfigurationError(f"belief={config.belief} {why}: use it with online_inference")
     inference.validate(config.vae, spec)
     imagination.validate(config, config.vae)
     if config.vae.contrastive_weight and not spec.stationary:

@@ -230,6 +230,7 @@ def test_belief_is_standardised(monkeypatch):
         (with_(sac=dataclasses.replace(CONFIG.sac, discount=1.0), resting_potential=True), "is infinite"),
         (with_(pretrain_updates=-5), "pretrain_updates must be >= 0, got -5"),
         (with_(belief="sample", online_inference=False), "use it with online_inference"),
+        (with_(belief="oracle", online_inference=False), "infers nothing: use it with online_inference"),
         (with_(belief="mean"), "unknown belief 'mean': choose component, mixture, sample, oracle"),
         (with_(window=HORIZON + 1), "window must be in \\[2, 6\\].* got 7"),
         (with_(window=1), "window must be"),
