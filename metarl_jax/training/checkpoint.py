@@ -133,7 +133,13 @@ class Checkpoints:
         wanted = structure(template)
         if stored == wanted:
             return
-        example = sorted(set(stored) ^ set(wanted))[0]
+        differ = sorted(set(stored) ^ set(wanted))
+        if {line.split()[0] for line in differ} <= _keys_in(template):
+            raise ConfigurationError(
+                f"the checkpoints in {self.directory} have random keys of another kind: set JAX_DEFAULT_PRNG_IMPL as "
+                "it was when the run began"
+            )
+        example = differ[0]
         where = "there" if example in stored else "here"
         raise ConfigurationError(
             f"the checkpoints in {self.directory} hold other things than this version of metarl_jax keeps "
@@ -143,6 +149,13 @@ class Checkpoints:
     def close(self) -> None:
         """Release the directory."""
         self._manager.close()
+
+
+def _keys_in(template: Any) -> set[str]:
+    """Paths of its random keys, as `structure` writes them."""
+    leaves = jax.tree_util.tree_leaves_with_path(template)
+    keys = [path for path, leaf in leaves if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
+    return {jax.tree_util.keystr(path, simple=True, separator=".") for path in keys}
 
 
 def _filled(leaf: jax.ShapeDtypeStruct, stored: Any) -> Any:

@@ -66,6 +66,13 @@ def test_what_held_nothing_is_not_made_up(tmp_path, saved, wanted):
         store.restore(jax.eval_shape(lambda: {"n": jnp.ones(1), "told": jnp.ones(wanted)}))
 
 
+def test_keys_of_another_generator_are_told_from_another_version(tmp_path):
+    store = Checkpoints(tmp_path)
+    store.save(1, {"n": jnp.ones(1), "key": jax.random.key(0, impl="rbg")}, {"epoch": 1})
+    with pytest.raises(ConfigurationError, match="random keys of another kind: set JAX_DEFAULT_PRNG_IMPL"):
+        store.restore(jax.eval_shape(lambda: {"n": jnp.ones(1), "key": jax.random.key(0, impl="threefry2x32")}))
+
+
 def test_only_the_newest_are_kept(checkpoints):
     assert sorted(p.name for p in checkpoints.iterdir()) == ["2", "3"]
 
