@@ -18,6 +18,7 @@ from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import compilation, epochs, guard, interrupt, report
 from metarl_jax.training.checkpoint import Checkpoints
 from metarl_jax.training.logging import Log, Record, Terminal, duration, write_json
+from metarl_jax.training.members import Members
 from metarl_jax.types import EnvSpec, Evaluation, Metrics, Task, Trainer
 
 FAILED = 1
@@ -36,13 +37,13 @@ class RunConfig:
     seed: int = 0
     """Of everything random in training."""
     seeds: int = 1
-    """Seeds trained at once on one device."""
+    """Trained at once on one device, all drawn from `seed`: the others are not the runs with the numbers after it."""
     run_dir: str | None = None
     """Where to write; None: runs/<algorithm>-<env>-<time>."""
     resume: str | None = None
     """Go on with the run in this directory. Only epochs, minutes, eval_every, save_every and wandb may change."""
     eval_every: int = 1
-    """Epochs between evaluations on the held-out tasks."""
+    """Epochs between evaluations."""
     save_every: float = 300.0
     """Seconds between checkpoints; a kill loses at most this, and the epoch it interrupts."""
     wandb: str | None = None
@@ -143,7 +144,7 @@ class _Run:
         describe: Callable[[], None],
     ) -> None:
         self.trainer, self.spec, self.normalizer = experiment.trainer, experiment.spec, experiment.normalizer
-        self.tasks, self.members = HeldOutTasks.of(experiment.test_tasks), experiment.members
+        self.tasks = HeldOutTasks.of(experiment.test_tasks)
         self.config, self.run_dir, self.signal, self.terminal = config, run_dir, signal, terminal
         self.key_init, self.key_eval = jax.random.split(jax.random.key(config.seed))
         self.evaluated: Evaluation | None = None
@@ -157,8 +158,7 @@ class _Run:
             self.state, info = restored
         self.epoch, self.seconds_before = info.get("epoch", 0), info.get("seconds", 0.0)
         self.epoch_seconds: float = info.get("epoch_seconds", 0.0)
-        self.lost: dict[str, int] = info.get("nonfinite_members", {})
-        """Members that have gone non-finite, and in which epoch."""
+        self.members = Members(experiment.members, self.trainer.num_seeds, info.get("nonfinite_members", {}))
         self.started: float | None = None
         self.saved_epoch = self.epoch if restored else -1
         self.status = self._spent()
@@ -203,7 +203,7 @@ class _Run:
             "base tasks": ", ".join(self.spec.families),
             "evaluations": f"{len(self.tasks.family)} episodes at a time",
             "replay": guard.gigabytes(self.trainer.replay_bytes),
-            "seeds": f"{config.seeds}, from {config.seed}",
+            "seeds": f"{config.seeds}, drawn from {config.seed}" if config.seeds > 1 else config.seed,
             "budget": " or ".join(budget),
             "run directory": self.run_dir,
             "resumed from": f"epoch {self.epoch}, {duration(self.seconds_before)}" if self.state else "-",
@@ -233,12 +233,10 @@ class _Run:
             metrics = jax.device_get(metrics)
             self.epoch_seconds = time.monotonic() - started
             self.epoch += 1
-            bad = guard.nonfinite(metrics, self.state.agent)
-            failed = bad and not self._set_aside(metrics, bad)
-            record = self._record(metrics)
-            if failed:
-                self._fail(record, bad)
+            if (bad := guard.nonfinite(metrics, self.state.agent)) and not self._set_aside(metrics, bad):
+                self._fail(self._record(metrics), bad)
                 return "failed_nonfinite"
+            record = self._record(metrics)
             status = self._spent()
             if status or self.epoch % self.config.eval_every == 0:
                 record |= self._evaluate()
@@ -253,7 +251,7 @@ class _Run:
 
     def _record(self, metrics: Metrics) -> Record:
         """One line of metrics.jsonl; metrics are means over seeds, and the test returns of later evaluation None."""
-        means = {name: np.asarray(value, float)[self._going()].mean(0) for name, value in metrics.items()}
+        means = {name: np.asarray(value, float)[self.members.going()].mean(0) for name, value in metrics.items()}
         updates = float(means.get("updates", 0.0)) * self.trainer.num_seeds
         steps = self.trainer.env_steps_per_epoch * self.trainer.num_seeds
         return means | {
@@ -265,15 +263,18 @@ class _Run:
             "updates_per_second": updates / self.epoch_seconds,
             "test_return": None,
             "test_return_by_family": None,
-            **({"nonfinite_members": self.lost} if self.lost else {}),
+            **self._lost(),
         }
+
+    def _lost(self) -> Record:
+        return {"nonfinite_members": self.members.lost} if self.members.lost else {}
 
     def _evaluate(self) -> Record:
         key = jax.random.fold_in(self.key_eval, self.epoch)
         self.evaluated = jax.device_get(self.programs.evaluate(self.state, key, *self.constants))
-        told = jax.tree.map(lambda x: x[self._going()], self.evaluated)
+        told = jax.tree.map(lambda x: x[self.members.going()], self.evaluated)
         record = evaluations.report(told, self.tasks, self.spec.families, self.spec.subtasks, self.normalizer)
-        return record | evaluations.by_member(self.evaluated, self.members, self.lost)
+        return record | evaluations.by_member(self.evaluated, self.members.names, self.members.lost)
 
     def _remaining(self) -> tuple[float, float]:
         """(share of the budget that is spent, seconds left)."""
@@ -289,37 +290,19 @@ class _Run:
     def _save(self) -> None:
         if self.epoch > self.saved_epoch:
             info = {name: getattr(self, name) for name in ("epoch", "seconds", "epoch_seconds")}
-            info |= {"nonfinite_members": self.lost} if self.lost else {}
-            self.checkpoints.save(self.epoch, self.state, info)
+            self.checkpoints.save(self.epoch, self.state, info | self._lost())
             self.saved_epoch = self.epoch
         write_json(self.run_dir / "summary.json", report.summarise(self.log.records, "running"))
         self.last_save = time.monotonic()
 
-    def _lanes(self, member: str) -> list[int]:
-        """Places of a member's seeds."""
-        first = self.members.index(member) * self.config.seeds
-        return list(range(first, first + self.config.seeds))
-
-    def _going(self) -> np.ndarray:
-        """Places of all seeds but those of lost members."""
-        return np.delete(np.arange(self.trainer.num_seeds), [i for name in self.lost for i in self._lanes(name)])
-
-    def _bad_members(self, metrics: Metrics) -> list[str]:
-        lanes = guard.bad_lanes(metrics, self.state.agent) if self.members else []
-        return list(dict.fromkeys(self.members[lane // self.config.seeds] for lane in lanes))
-
     def _set_aside(self, metrics: Metrics, bad: list[str]) -> bool:
-        """Let the other members go on, if there are any: in the place of one that is lost goes a copy of another."""
-        names = self._bad_members(metrics)
-        going = [name for name in self.members if name not in self.lost and name not in names]
-        if not names or not going:
+        """Let other members go on than those that are not finite, if there are any."""
+        if (outcome := self.members.set_aside(self.state, metrics, self.epoch)) is None:
             return False
-        lanes = [lane for name in names for lane in self._lanes(name)]
-        self.state = guard.overwritten(self.state, lanes, self._lanes(going[0]) * len(names))
-        self.lost = self.lost | dict.fromkeys(names, self.epoch)
-        self.terminal.say(
-            f"warning: {_first_of(bad)} of {', '.join(names)} is not finite in epoch {self.epoch}; the others go on"
-        )
+        self.state, lost = outcome
+        if lost:
+            who = ", ".join(lost)
+            self.terminal.say(f"warning: {_first_of(bad)} of {who} is not finite in epoch {self.epoch}; others go on")
         return True
 
     def _fail(self, record: Record, bad: list[str]) -> None:
@@ -339,4 +322,4 @@ class _Run:
         self.log.close()
         self.checkpoints.close()
         last = (self.evaluated, self.tasks) if self.evaluated is not None else None
-        return report.write(self.run_dir, self.log.records, status, self.spec, last, bool(self.members))
+        return report.write(self.run_dir, self.log.records, status, self.spec, last, bool(self.members.names))
