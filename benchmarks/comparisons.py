@@ -23,7 +23,7 @@ from benchmarks.readme import RESULTS, ROOT, table
 from experiments import cli, outcomes
 from experiments.arms import Budget
 from metarl_jax.analysis.curves import LAST
-from metarl_jax.analysis.statistics import seeds_needed
+from metarl_jax.analysis.statistics import FEW, seeds_needed
 from metarl_jax.errors import ConfigurationError
 
 DOCS = ROOT / "docs"
@@ -75,13 +75,13 @@ def publish(path: Path) -> None:
 
 
 def told(over: dict[str, float] | None, digits: int, seeds: int) -> str:
-    """Mean and standard deviation, interquartile mean and its interval; one seed has its value alone."""
+    """Mean, standard deviation and range; of `FEW` or more seeds interquartile mean and interval; of one its value."""
     if over is None:
         return "-"
     if seeds == 1:
         return f"{over['mean']:.{digits}f}"
     mean, std, iqm, low, high = (f"{over[name]:.{digits}f}" for name in ("mean", "std", "iqm", "low", "high"))
-    return f"{mean} ± {std} ({iqm} [{low}, {high}])"
+    return f"{mean} ± {std} [{low}, {high}]" if seeds < FEW else f"{mean} ± {std} ({iqm} [{low}, {high}])"
 
 
 def answer(name: str, content: dict[str, Any]) -> str:
@@ -96,10 +96,13 @@ def answer(name: str, content: dict[str, Any]) -> str:
         [arm, *(told(x[measure], n, count) for measure, n in zip(measures, digits, strict=True))]
         for arm, x in zip(names, over, strict=True)
     ]
-    seeds = ", ".join(map(str, content["seeds"])) + (" in one vmapped program" if content.get("vmap") else "")
-    head = f"`{content['env']}`, {Budget.of(content)} per run, seed{'s' * (count > 1)} {seeds}"
+    numbers = ", ".join(map(str, content["seeds"]))
+    several = f"{count} seeds drawn from {content['seeds'][0]} in one vmapped program"
+    seeds = several if content.get("vmap") else f"seed{'s' * (count > 1)} {numbers}"
+    head = f"`{content['env']}`, {Budget.of(content)} per run, {seeds}"
     if count > 1:
-        head += ": mean ± standard deviation over seeds (interquartile mean [its 95 % bootstrap interval])"
+        most = "(interquartile mean [its 95 % bootstrap interval])"
+        head += f": mean ± standard deviation over seeds {'[lowest, highest]' if count < FEW else most}"
     for arms in content.get("together", ()):
         head += f"; one program trained {', '.join(arms)}"
     head += f", from `benchmarks/results/{name}.json`.\n\n"

@@ -3,11 +3,13 @@
 import json
 import re
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from benchmarks import comparisons
-from experiments import cli, compare, timrl_questions
+from experiments import cli, compare, outcomes, timrl_questions
+from metarl_jax.analysis.statistics import bootstrap_interval
 from metarl_jax.errors import ConfigurationError
 
 TEXT = (comparisons.DOCS / "timrl.md").read_text()
@@ -33,6 +35,13 @@ def test_tables_are_the_files(page):
     assert all((comparisons.DOCS / figure).stat().st_size < 120_000 for figure in figures)
 
 
+def test_from_four_seeds_on_it_is_their_interquartile_mean_and_its_interval():
+    over = outcomes.spread([0.0, 1.0, 2.0, 9.0])
+    low, high = bootstrap_interval(np.array([0.0, 1.0, 2.0, 9.0]))
+    assert comparisons.told(over, 1, 4) == f"3.0 ± 4.1 (1.5 [{low:.1f}, {high:.1f}])"
+    assert comparisons.told(None, 1, 4) == "-" and comparisons.told(over, 1, 1) == "3.0"
+
+
 def test_a_published_comparison_is_told(tmp_path, monkeypatch):
     folder = tmp_path / "algorithms_toy"
     folder.mkdir()
@@ -52,9 +61,9 @@ def test_a_published_comparison_is_told(tmp_path, monkeypatch):
     comparisons.main(comparisons.Config((folder,)))
     told = (tmp_path / "timrl.md").read_text()
     assert "|  | return | recognised, by the label |" in told  # a column without values is left out
-    assert "| moss | 1.5 ± 0.7 (1.5 [1.0, 2.0]) | - |" in told and "| pearl | - | - |" in told
+    assert "| moss | 1.5 ± 0.7 [1.0, 2.0] | - |" in told and "| pearl | - | - |" in told
     assert "`toy`, 1,500 epochs per run, seeds 0, 1: " in told
-    assert "| timrl | 3.0 ± 2.8 (3.0 [1.0, 5.0]) | 0.500 ± 0.354 (0.500 [0.250, 0.750]) |" in told
+    assert "| timrl | 3.0 ± 2.8 [1.0, 5.0] | 0.500 ± 0.354 [0.250, 0.750] |" in told
     assert "| `algorithms_toy` | moss, timrl | 1.5 | 0.7 and 2.8 | 2 | 0.59 | 32 |" in told
     assert Image.open(tmp_path / "figures" / "algorithms_toy.png").size == (8, 8)
     assert json.loads((tmp_path / "algorithms_toy.json").read_text())["arms"] == arms

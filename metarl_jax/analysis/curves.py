@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter
 
 from metarl_jax.analysis import figures
-from metarl_jax.analysis.statistics import bootstrap_interval, iqm
+from metarl_jax.analysis.statistics import FEW, bootstrap_interval, iqm
 
 GRID = 200
 """Points at which runs that were evaluated at different times are compared."""
@@ -66,37 +66,39 @@ def by_setting(records: Sequence[Mapping[str, Any]], label: str) -> dict[str, li
     return {name: found[i * num : (i + 1) * num] for i, name in enumerate(names)}
 
 
-def reached(members: Sequence[Curve]) -> float:
+def reached(seeds: Sequence[Curve]) -> float:
     """Mean over the seeds of what each reached in the end."""
-    return float(np.mean([member.test_return[-LAST:].mean() for member in members]))
+    return float(np.mean([seed.test_return[-LAST:].mean() for seed in seeds]))
 
 
-def band(members: Sequence[Line]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def band(seeds: Sequence[Line]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """IQM and 95 % bootstrap interval of several lines.
 
     Returns:
-      (x, iqm, low, high) [G] over the range that all members cover; a single curve keeps its own points.
+      (x, iqm, low, high) [G] over the range that all seeds cover; a single curve keeps its own points.
     """
-    if len(members) == 1:
-        x, y = members[0]
+    if len(seeds) == 1:
+        x, y = seeds[0]
         return x, y, y, y
-    low, high = max(x[0] for x, _ in members), min(x[-1] for x, _ in members)
+    low, high = max(x[0] for x, _ in seeds), min(x[-1] for x, _ in seeds)
     grid = np.linspace(low, max(low, high), GRID)
-    values = np.stack([np.interp(grid, x, y) for x, y in members])
+    values = np.stack([np.interp(grid, x, y) for x, y in seeds])
     return (grid, iqm(values), *bootstrap_interval(values))
 
 
-def draw_band(axis: Axes, members: Sequence[Line], label: str, colour: np.ndarray) -> None:
+def draw_band(axis: Axes, seeds: Sequence[Line], label: str, colour: np.ndarray) -> None:
     """Seeds as thin lines, where there are several, with their interquartile mean and its interval.
 
     Nothing of a setting that went non-finite before it was evaluated.
     """
-    if not all(len(x) for x, _ in members):
+    if not all(len(x) for x, _ in seeds):
         return
-    grid, centre, low, high = band(members)
-    name = f"{label} (IQM of {len(members)}, 95 %)" if len(members) > 1 else label
-    for member in members if len(members) > 1 else ():
-        axis.plot(*member, color=colour, alpha=0.4, linewidth=0.7)
+    grid, centre, low, high = band(seeds)
+    num = len(seeds)
+    over = f" (mean and range of {num})" if num < FEW else f" (IQM of {num}, 95 %)"
+    name = label + over * (num > 1)
+    for seed in seeds if len(seeds) > 1 else ():
+        axis.plot(*seed, color=colour, alpha=0.4, linewidth=0.7)
     marker = "o" if len(np.unique(grid)) < 20 else None
     axis.plot(grid, centre, color=colour, label=name, marker=marker, markersize=3)
     axis.fill_between(grid, low, high, color=colour, alpha=0.2, linewidth=0)
@@ -141,10 +143,10 @@ def draw_groups(
       **size: of a panel, see `figures.new`.
     """
     figure, axes = figures.new(len(against), **size)
-    units = sorted({member.unit for members in groups.values() for member in members})
+    units = sorted({seed.unit for seeds in groups.values() for seed in seeds})
     for axis, x in zip(axes, against, strict=True):
-        for (label, members), colour in zip(groups.items(), figures.colours(len(groups)), strict=True):
-            draw_band(axis, [member.against(x) for member in members], label, colour)
+        for (label, seeds), colour in zip(groups.items(), figures.colours(len(groups)), strict=True):
+            draw_band(axis, [seed.against(x) for seed in seeds], label, colour)
         _draw_levels(axis, levels or {})
         _label(axis, "test return", " or ".join(units) if x == "env_steps" else None)
         axis.set_xlim(left=0)
@@ -169,9 +171,9 @@ def draw_run(
         return
     several = bool(evaluated) and len(evaluated[-1]["test_return_by_family"]) > 1
     figure, axes = figures.new(3 if several else 2)
-    for name, members in groups.items() if evaluated else ():
+    for name, seeds in groups.items() if evaluated else ():
         for axis, x in zip(axes, ("env_steps", "minutes"), strict=False):
-            draw_band(axis, [member.against(x) for member in members], name, figures.colours(1)[0])
+            draw_band(axis, [seed.against(x) for seed in seeds], name, figures.colours(1)[0])
     trained = [r for r in records if r.get("train_return") is not None]
     axes[0].plot(
         steps(trained)[0],

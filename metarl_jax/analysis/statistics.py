@@ -5,6 +5,9 @@ import math
 import numpy as np
 from scipy import stats
 
+FEW = 4
+"""Runs from which on an interquartile mean leaves any out, and its bootstrap interval is less than their range."""
+
 
 def iqm(values: np.ndarray, axis: int = 0) -> np.ndarray:
     """Interquartile mean along `axis`: the mean of the middle half, robust to one failed run of four or more."""
@@ -20,7 +23,7 @@ def bootstrap_interval(
       values: [runs, ...], each column an estimate of its own.
 
     Returns:
-      (low, high) [...]; both the value itself where there is a single run.
+      (low, high) [...]: of fewer than `FEW` runs their range, of one the value itself.
     """
     values = np.asarray(values)
     if values.shape[0] < 2:
