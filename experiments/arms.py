@@ -84,7 +84,7 @@ class Config:
     seeds: tuple[int, ...] = (0, 1, 2)
     """Each a run of its own."""
     vmap: bool = False
-    """The seeds of an arm are one run, a vmapped program with the first seed, in which each has fewer updates per
+    """The seeds of an arm are one run, a vmapped program, all drawn from the first one; each has fewer updates per
     minute."""
     together: int = 1
     """Arms that one run may train, as its `--members`, if they differ in no more than those can. Needs `--epochs`: in

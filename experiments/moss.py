@@ -40,7 +40,8 @@ def build(config: Config, episodes: int | None = None) -> Experiment:
     config = dataclasses.replace(config, agent=setup.agent_of(config))
     env = make_env(config)
     agent = moss.make(config.agent, env.spec)
-    mixture = f"{config.agent.vae.num_components} Gaussians of {config.agent.vae.latent_size} dimensions"
+    num = config.agent.vae.num_components
+    mixture = f"{num} Gaussian{'s' * (num > 1)} of {config.agent.vae.latent_size} dimensions"
     description = {
         "belief": "the task itself (oracle)" if config.agent.belief == "oracle" else mixture,
         "networks": setup.counts(setup.networks(agent)),

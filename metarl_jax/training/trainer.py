@@ -40,7 +40,7 @@ class Config:
     replay_rows: int = 5000
     """Capacity of the replay, in rows of one horizon each."""
     initial_episodes: int | None = None
-    """Random episodes before the first epoch; None: one per training task."""
+    """Episodes of the untrained policy before the first epoch; None: one per training task."""
     imagined_episodes: float = 0.0
     """Share of an epoch's episodes whose tasks are imagined: uniform in the range of the training tasks, gaps included,
     and `imagined_margin` around it; the agent's model of rewards pays. For tasks outside the training range."""
