@@ -104,15 +104,15 @@ def evaluate(config: Config) -> int:
     trainer = experiment.trainer
     evaluation = jax.device_get(jax.jit(trainer.evaluate)(state, jax.random.key(config.seed), *trainer.constants))
     seeds = np.asarray(evaluation.returns).reshape(num_members, -1, *evaluation.returns.shape[1:])[config.member]
-    returns, tasks = each_task(seeds.mean(0), HeldOutTasks.of(experiment.test_tasks))
-    spec = experiment.spec
-    families = {
-        f"mean {name}": [grouped(episode, tasks.family, spec.families)[name] for episode in returns]
-        for name in grouped(returns[0], tasks.family, spec.families)
-    }
+    played, spec = HeldOutTasks.of(experiment.test_tasks), experiment.spec
+    of_all = seeds.mean(0)  # as training reports them: tasks that are drawn alike count as often as they are drawn
+    by_family = [grouped(episode, played.family, spec.families) for episode in of_all]
+    families = {f"mean {family}": [means[family] for means in by_family] for family in by_family[0]}
+    mean = of_all.mean(1).tolist()
+    returns, tasks = each_task(of_all, played)
     title = f"{spec.name}, epoch {info['epoch']}, {experiment.description['engine']}"
     title += f", {name}" if name else ""
-    show(title, returns, tasks, spec, families)
+    show(title, returns, tasks, spec, families | {"mean": mean})
     if config.json:
         write_json(
             Path(config.json),
@@ -121,8 +121,8 @@ def evaluate(config: Config) -> int:
                 "epoch": info["epoch"],
                 "engine": experiment.description["engine"],
                 "member": name,
-                "test_return": returns[0].mean(),
-                "test_return_by_episode": returns.mean(1),
+                "test_return": mean[0],
+                "test_return_by_episode": mean,
                 "means": families,
                 "tasks": [
                     {
@@ -156,8 +156,8 @@ def show(title: str, returns: np.ndarray, tasks: HeldOutTasks, spec: EnvSpec, me
         values = ", ".join(f"{x:.2f}" for x in tasks.spec[n])
         table.add_row(spec.families[family], spec.subtasks[label], values, *(f"{x:.1f}" for x in returns[:, n]))
     table.add_section()
-    for name, values in (means | {"mean": list(returns.mean(1))}).items():
-        table.add_row(name, "", "", *(f"{x:.1f}" for x in values))
+    for name, over in means.items():
+        table.add_row(name, "", "", *(f"{x:.1f}" for x in over))
     Console(width=None if sys.stdout.isatty() else 100).print(table)
 
 

@@ -172,6 +172,18 @@ def test_plot(trained, tmp_path, capsys):
     assert [(name, len(members)) for name, members in groups.items()] == [("toy, toy", 2)]
 
 
+def test_tasks_that_are_drawn_alike_count_as_often_as_they_are_drawn(tmp_path, as_algorithm, monkeypatch):
+    spec, label = np.array([[1.0], [1.2], [3.0], [3.0], [3.0], [4.2]]), np.array([0, 0, 1, 1, 1, 2])
+    monkeypatch.setattr(toy, "TASKS", toy.TASKS._replace(spec=spec, label=label))
+    run, file = tmp_path / "run", tmp_path / "one.json"
+    assert train([f"--run_dir={run}", "--epochs=2"]) == 0
+    assert evaluate.main([f"--run={run}", f"--json={file}"]) == 0
+    summary, result = json.loads((run / "summary.json").read_text()), json.loads(file.read_text())
+    assert len(result["tasks"]) == 4 and result["test_return_by_episode"] == [result["test_return"]]
+    assert result["test_return"] == pytest.approx(summary["test_return"], rel=1e-5)
+    assert result["means"]["mean far"] == pytest.approx([summary["test_return_by_family"]["far"]], rel=1e-5)
+
+
 def test_members_are_told_apart(tmp_path, as_algorithm, capsys):
     """By what draws, evaluates and resumes a run of several settings, each with two seeds."""
     run, file = tmp_path / "run", tmp_path / "one.json"
