@@ -159,17 +159,21 @@ def seed_of(run: dict[str, Any]) -> int:
     return run["config"]["config"]["run"]["seed"]
 
 
+def kind_of(run: dict[str, Any]) -> tuple[str | None, int]:
+    """What there is one of in a file: a (first) seed, of ER-TRL's methods each."""
+    return run["config"]["config"]["agent"].get("method"), seed_of(run)
+
+
 def main(config: Config) -> None:
     """Write one file for all runs, and their figures."""
     new = [published(run) for run in config.runs]
     path, note, runs = config.out / f"{title(new, config.name)}.json", config.note, new
-    kinds = Counter((run["config"]["config"]["agent"].get("method"), seed_of(run)) for run in new)
+    kinds = Counter(map(kind_of, new))
     if twice := [seed for (_, seed), count in kinds.items() if count > 1]:
         raise ConfigurationError(f"several runs of seed {twice[0]}: give one run per seed")
     if config.keep and path.exists():
         old = json.loads(path.read_text())
-        seeds = {seed_of(run) for run in new}
-        runs = sorted([*new, *(run for run in old["runs"] if seed_of(run) not in seeds)], key=seed_of)
+        runs = sorted([*new, *(run for run in old["runs"] if kind_of(run) not in kinds)], key=seed_of)
         title(runs)
         note = note or old["note"]
     config.out.mkdir(parents=True, exist_ok=True)

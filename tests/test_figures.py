@@ -82,6 +82,17 @@ def test_other_seeds_of_a_file_are_kept_if_asked_for(published):
     assert returns() == ("", [-20.0])
 
 
+def test_other_methods_of_a_seed_are_kept(published):
+    for method, returns in (("focal", (-3.0,)), ("csro", (-2.0,)), ("focal", (-1.0,))):
+        folder = run(published / f"{method}{returns[0]}", "point_robot", returns, method=method)
+        publish.main(publish.Config((folder,), keep=True, out=published, figures=published / "docs"))
+    runs = json.loads((published / "moss_point_robot_fast.json").read_text())["runs"]
+    assert {r["config"]["config"]["agent"]["method"]: r["summary"]["test_return"] for r in runs} == {
+        "focal": -1.0,
+        "csro": -2.0,
+    }
+
+
 def test_an_oracle_is_a_line_in_the_figure_of_the_others(published, monkeypatch):
     told = run(published / "told", returns=(-90.0, -50.0, -30.0, -10.0), belief="oracle")
     publish.main(publish.Config((told,), out=published, figures=published / "docs"))
