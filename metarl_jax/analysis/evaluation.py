@@ -55,10 +55,12 @@ def report(
     """What is logged of an evaluation [S, ...] on the host (`jax.device_get`).
 
     Returns:
-      `test_return` (mean over seeds and tasks, episode 1), `test_return_min` (the worst single episode),
+      `test_return` (mean over seeds and tasks, episode 1), `test_return_min` (the worst single episode; on stored data,
+      whose contexts are drawn several times, the worst mean over them),
       `test_return_by_family`, `_by_subtask`, `_by_episode` [K], with several seeds `_per_seed` [S]; where
       components stand for classes, `recognition_accuracy` over all steps of episode 1; with a mixture also
-      `clusters`'s; where several kinds of tasks do not change, `test_belief_purity`, `belief_purity`'s; with a
+      `clusters`'s; where several kinds of tasks do not change, `test_belief_purity`, `belief_purity`'s (without a
+      normaliser: families of scores are groups of a report, not base tasks); with a
       normaliser `test_score`, `test_score_by_family` and `test_score_per_seed` (of each family:
       [S]), and with several seeds the standard deviation `test_score_std_by_family` over them.
     """
@@ -77,8 +79,10 @@ def report(
         result["recognition_accuracy"] = float(np.nanmean(np.asarray(evaluation.recognized)[:, 0]))
     if evaluation.components.shape[-1] > 1:
         result |= clusters(np.asarray(evaluation.components)[:, 0], tasks.family)
-    if not np.any(evaluation.task_changed) and (
-        purity := belief_purity(np.asarray(evaluation.beliefs)[:, 0, -1], tasks)
+    if (
+        normalizer is None
+        and not np.any(evaluation.task_changed)
+        and (purity := belief_purity(np.asarray(evaluation.beliefs)[:, 0, -1], tasks))
     ):
         result["test_belief_purity"] = purity
     if normalizer:
@@ -143,7 +147,7 @@ def belief_purity(beliefs: np.ndarray, tasks: HeldOutTasks) -> dict[str, float]:
     Returns:
       By `base_task` and `subtask`: the adjusted Rand index, mean over seeds, of as many Ward clusters of the beliefs
       against them. Left out where there is one kind, or one task of each; {} if beliefs are of size 0, or not finite,
-      and where there is one sub-task: families are then no base tasks, but groups of a report (ER-TRL's contexts).
+      and where there is one sub-task.
     """
     if not beliefs.shape[-1] or not np.isfinite(beliefs).all() or len(np.unique(tasks.label)) < 2:
         return {}

@@ -3,7 +3,7 @@ import pytest
 
 from metarl_jax.analysis import evaluation as evaluations
 from metarl_jax.analysis.curves import Curve, band, curves, draw_groups
-from metarl_jax.analysis.evaluation import HeldOutTasks
+from metarl_jax.analysis.evaluation import HeldOutTasks, Normalizer
 from metarl_jax.analysis.latents import draw, project
 from metarl_jax.analysis.response import response
 from metarl_jax.errors import ConfigurationError
@@ -59,6 +59,8 @@ def test_no_groups_are_sought_where_tasks_change_or_are_of_one_kind_or_beliefs_a
     grouped_for_a_report = TASKS._replace(label=np.zeros(4, int))
     for found, tasks in ((evaluation(changed=True), TASKS), (broken, TASKS), (evaluation(), grouped_for_a_report)):
         assert "test_belief_purity" not in evaluations.report(found, tasks, FAMILIES, SUBTASKS)
+    scored = Normalizer(np.zeros(4), np.ones(4), "somebody's")  # families are groups of a report then
+    assert "test_belief_purity" not in evaluations.report(evaluation(), TASKS, FAMILIES, SUBTASKS, scored)
 
 
 def test_response_is_aligned_with_the_change():
