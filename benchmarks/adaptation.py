@@ -5,7 +5,8 @@
     python -m benchmarks.adaptation runs/moss-cheetah_vel_nonstat-3 --keep=True
 
 Where tasks change, the reward per step from `settle` steps after a change on, beside that of the same policy on the
-same tasks when nothing changes. Elsewhere, the cost (negative reward) per step from `settle` steps after the start on,
+held-out tasks when nothing changes. Changes draw new tasks, so where they are not one of two directions the two
+conditions see different ones. Elsewhere, the cost (negative reward) per step from `settle` steps after the start on,
 on held-out tasks beside training tasks, and the same had actions been free: on `cheetah_vel_ood` the speed error.
 First episodes, deterministic policy: means over tasks and repeats, and their mean and spread over runs.
 """
@@ -118,7 +119,7 @@ def kept(path: Path, runs: list[dict[str, Any]], how: dict[str, Any]) -> dict[st
     old = json.loads(path.read_text())
     others = [{"config": about} for about in old["runs"]]
     title([*runs, *others])
-    if differs := [f"{name} {old[name]}" for name in how if old[name] != how[name]]:
+    if differs := [f"{name} {old.get(name)}" for name in how if old.get(name) != how[name]]:
         raise ConfigurationError(f"--keep: {path.name} was measured with {', '.join(differs)}: measure in the same way")
     if any(name in old["rows"] and name + FREE not in old["rows"] for name in STATIONARY):
         raise ConfigurationError(f"--keep: {path.name} tells nothing of free actions: measure all seeds together")
@@ -150,7 +151,7 @@ def main(config: Config) -> None:
     settle = config.settle if config.settle is not None else 30 if stationary else 20
     config.out.mkdir(parents=True, exist_ok=True)
     path = config.out / f"adaptation_{name}.json"
-    how = {"env": env, "settle": settle, "span": config.span}
+    how = {"env": env, "settle": settle, "span": config.span, "repeats": config.repeats}
     old = kept(path, runs, how) if config.keep and path.exists() else None
     rows: dict[str, dict[str, Any]] = {}
     found, responses = zip(*(gather(run, config.repeats, settle, config.span) for run in config.runs), strict=True)

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import envs
 from benchmarks.provenance import provenance
 from benchmarks.references import IDLE, REFERENCES
-from experiments import cli
+from experiments import cli, rundir
 from metarl_jax.training import compilation, rollout
 from metarl_jax.types import Agent
 
@@ -53,10 +54,12 @@ def measure(env: envs.Environment, repeats: int) -> dict[str, float]:
     return {"mean": float(means.mean()), "std": float(means.std())}
 
 
-def kept(path: Path, repeats: int) -> dict[str, dict[str, float]]:
-    """The returns that a file holds, if they were measured with as many repeats."""
+def kept(path: Path, repeats: int) -> dict[str, dict[str, Any]]:
+    """The returns that a file holds, each with its commit, if they were measured with as many repeats."""
     content = json.loads(path.read_text()) if path.exists() else {}
-    return content["returns"] if content.get("repeats") == repeats else {}
+    if content.get("repeats") != repeats:
+        return {}
+    return {name: {"commit": content["machine"]["commit"]} | one for name, one in content["returns"].items()}
 
 
 def main(config: Config) -> None:
@@ -65,7 +68,7 @@ def main(config: Config) -> None:
     compilation.configure()
     found = kept(config.out, config.repeats)
     for name in config.benchmarks:
-        found[name] = measure(envs.make(name), config.repeats)
+        found[name] = measure(envs.make(name), config.repeats) | {"commit": rundir.commit()}
         print(f"{name:22}{found[name]['mean']:9.1f} ± {found[name]['std']:.1f}", flush=True)
     content = {"machine": provenance("benchmarks.idle"), "repeats": config.repeats, "returns": found}
     config.out.parent.mkdir(parents=True, exist_ok=True)
