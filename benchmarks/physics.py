@@ -119,7 +119,7 @@ def measure(config: Config, body: str, variant: str, batch: int) -> list[dict[st
     """One row per engine, and one for the bare C engine."""
     on_cpu = jax.default_backend() == "cpu"
     runs: dict[str, Run] = {}
-    num_steps, compile_s = {"bare": config.steps}, {"bare": 0.0}
+    num_steps, setup_s = {"bare": config.steps}, {"bare": 0.0}
     if config.max_bare is None or batch <= config.max_bare:
         runs["bare"] = bare(body, variant, batch, config.steps)
     for engine in config.engines:
@@ -131,7 +131,7 @@ def measure(config: Config, body: str, variant: str, batch: int) -> list[dict[st
         num_steps[engine] = max(1, config.steps // 20) if slow else config.steps
         start = time.perf_counter()
         runs[engine] = stack(engine, body, variant, batch, num_steps[engine])
-        compile_s[engine] = time.perf_counter() - start
+        setup_s[engine] = time.perf_counter() - start
     diverged = {name: run() for name, run in runs.items()}
     rounds = [
         {name: batch * num_steps[name] / seconds(run) for name, run in runs.items()} for _ in range(config.repeats)
@@ -144,7 +144,7 @@ def measure(config: Config, body: str, variant: str, batch: int) -> list[dict[st
             "batch": batch,
             "env_steps_per_s": statistics.median(r[name] for r in rounds),
             "ratio_to_bare": statistics.median(r[name] / r["bare"] for r in rounds) if "bare" in runs else None,
-            "compile_s": compile_s[name],
+            "setup_s": setup_s[name],
             "diverged": diverged[name],
         }
         for name in runs
@@ -177,7 +177,7 @@ def main(config: Config) -> None:
             for row in measure(config, body, variant, batch):
                 rows.append(row)
                 ratio = "-" if row["ratio_to_bare"] is None else f"{row['ratio_to_bare']:.3f}"
-                found = f"{row['env_steps_per_s']:.0f}", ratio, f"{row['compile_s']:.1f}", str(row["diverged"])
+                found = f"{row['env_steps_per_s']:.0f}", ratio, f"{row['setup_s']:.1f}", str(row["diverged"])
                 print(LINE.format(body, variant, row["engine"], batch, *found), flush=True)
         path = config.out / f"physics_{jax.default_backend()}_{body}.json"
         path.write_text(json.dumps({"machine": info, "results": rows}, indent=2) + "\n")

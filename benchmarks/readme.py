@@ -179,9 +179,9 @@ def throughputs(results: list[dict[str, Any]]) -> str:
 
 
 def throughput(r: dict[str, Any]) -> str:
-    """Steps per second, and in brackets the ratio to the bare engine, where measured, and seconds of compilation."""
+    """Steps per second, and in brackets the ratio to the bare engine, where measured, and seconds of set-up."""
     notes = [f"{r['ratio_to_bare']:.2g}"] if r["ratio_to_bare"] is not None else []
-    notes.append(f"{r['compile_s']:.0f} s")
+    notes.append(f"{r['setup_s']:.0f} s")
     if r.get("diverged"):
         notes.append(f"{r['diverged']} diverged")
     return f"{r['env_steps_per_s']:,.0f}" + ("" if r["engine"] == "bare" else f" ({', '.join(notes)})")
@@ -245,7 +245,8 @@ result has each seed's, and in brackets the publication's where it is known. Col
 
 {offline_rl}
 Env steps per second through the whole environment stack (observation, reward, task, time limit, automatic reset); in
-brackets the ratio to the bare C engine in the same run and the seconds of compilation (`python -m benchmarks.physics`).
+brackets the ratio to the bare C engine in the same run and the seconds of loading, compilation and a first reset
+(`python -m benchmarks.physics`).
 
 {physics}{callback}
 The same policy on both model variants, from the same initial states (`python -m benchmarks.fidelity`):

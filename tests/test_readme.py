@@ -91,8 +91,8 @@ def test_tables_are_the_files():
 
 
 def test_throughputs_of_a_gpu_are_shown_once_they_are_stored(tmp_path, monkeypatch):
-    row = {"body": "ant", "variant": "fast", "engine": "mjx", "batch": 64, "env_steps_per_s": 1234.5, "compile_s": 9.6}
-    bare = row | {"engine": "bare", "ratio_to_bare": 1.0, "compile_s": 0.0}
+    row = {"body": "ant", "variant": "fast", "engine": "mjx", "batch": 64, "env_steps_per_s": 1234.5, "setup_s": 9.6}
+    bare = row | {"engine": "bare", "ratio_to_bare": 1.0, "setup_s": 0.0}
     unknown = row | {"batch": 128, "ratio_to_bare": None, "diverged": 3}
     content = {"machine": {"device": "H1", "cores": 4}, "results": [bare, row | {"ratio_to_bare": 0.5}, unknown]}
     (tmp_path / "physics_gpu_ant.json").write_text(json.dumps(content))
