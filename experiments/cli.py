@@ -92,7 +92,9 @@ def _train(module: Algorithm, argv: list[str]) -> int:
     if config.run.resume is None and config.run.run_dir is not None:
         rundir.check_free(config.run.run_dir)  # before the environment takes its time to build
     experiment = module.build(config)
-    guard.check_memory(experiment.trainer.replay_bytes, rundir.flatten(config).get("replay_rows"), "--replay_rows")
+    what = "stored data" if experiment.data_checksum else "a replay"
+    rows = rundir.flatten(config).get("replay_rows")
+    guard.check_memory(experiment.trainer.replay_bytes, rows, "--replay_rows", what)
     if config.run.resume is not None:
         path = Path(config.run.resume).absolute()
         rundir.check_data(path, experiment)

@@ -75,7 +75,7 @@ def header(data: OfflineData, metadata: Metadata) -> dict[str, str]:
 
 
 def table(data: OfflineData, metadata: Metadata) -> Table:
-    """One line per task: mean return per checkpoint, and the lowest and highest return, which normalise."""
+    """One line per task: mean return per checkpoint, and the lowest and highest return of an episode."""
     result = Table(title="Mean return of each checkpoint's episodes (env steps); min, max over episodes")
     for column in ("task", "sub-task", "spec", "steps", *(f"{c:,}" for c in metadata.checkpoints), "min", "max"):
         result.add_column(column, justify="left" if column == "sub-task" else "right")

@@ -86,7 +86,7 @@ class Metadata:
     """Of the collection."""
     seed: int
     checkpoints: tuple[int, ...]
-    """Env steps per task after which behaviour was stored."""
+    """Env steps of a behaviour policy, over all tasks that are its own, after which behaviour was stored."""
     version: str | None
     """Of this library."""
     commit: str | None

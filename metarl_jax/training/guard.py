@@ -78,12 +78,13 @@ def _left_in_container(group: Path = Path("/sys/fs/cgroup")) -> float:
         return math.inf
 
 
-def check_memory(needed: int, size: int | None = None, flag: str = "") -> None:
-    """Refuse a replay that does not fit.
+def check_memory(needed: int, size: int | None = None, flag: str = "", what: str = "a replay") -> None:
+    """Refuse data that do not fit.
 
     Args:
-      needed: bytes of the replay.
-      size: the number that the user chose for it, with its `flag`, to say which one would fit.
+      needed: bytes of them.
+      size: the number that the user chose for them, with its `flag`, to say which one would fit.
+      what: they are.
 
     Raises:
       ConfigurationError: `needed` is above `SHARE` of the free memory.
@@ -92,7 +93,7 @@ def check_memory(needed: int, size: int | None = None, flag: str = "") -> None:
     if needed <= allowed:
         return
     fits = f": at most {flag}={int(size * allowed / needed)} fits" if size else ""
-    raise ConfigurationError(f"a replay of {gigabytes(needed)} does not fit in {gigabytes(allowed)} of memory{fits}")
+    raise ConfigurationError(f"{what} of {gigabytes(needed)} does not fit in {gigabytes(allowed)} of memory{fits}")
 
 
 def gigabytes(count: int) -> str:

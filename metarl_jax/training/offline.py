@@ -163,7 +163,7 @@ def make(
         found = jax.tree.map(lambda x: x[config.adapt_episodes :], found)
         first = jax.tree.map(lambda x: x[:, :, :lanes], found)
         rewards = found.rewards.reshape(*found.rewards.shape[:2], config.eval_repeats, lanes)
-        return first._replace(rewards=jnp.mean(rewards, 2))
+        return first._replace(rewards=jnp.mean(rewards, 2))  # the rest is of the first repeat
 
     parts = learning(agent, lambda state, data: data)
 
