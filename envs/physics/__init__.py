@@ -33,13 +33,17 @@ def resolve(engine: str = "auto", device: str | None = None) -> str:
     has_warp = importlib.util.find_spec("warp") is not None
     if engine.startswith("warp") and not has_warp:
         raise ConfigurationError(
-            f"physics engine {engine!r} needs warp-lang: pip install 'metarl-jax[warp]', or --physics=native"
+            f"physics engine {engine!r} needs warp-lang: pip install -e '.[warp]', or --physics=native"
         )
+    if engine == "native":
+        return engine
     device = device or jax.default_backend()
     if engine == "warp_staged" and device == "cpu":
         raise ConfigurationError("physics engine 'warp_staged' needs an NVIDIA GPU: use --physics=native")
-    if engine == "mjx" and device == "cpu":
-        warnings.warn("mjx is several times slower than native on a CPU: use --physics=native", stacklevel=2)
+    if engine in ("mjx", "warp") and device == "cpu":
+        warnings.warn(f"{engine} is many times slower than native on a CPU: use --physics=native", stacklevel=2)
+    if engine == "auto" and device in ("gpu", "cuda") and not has_warp:
+        warnings.warn("warp-lang, which is faster on an NVIDIA GPU, is missing: pip install -e '.[warp]'", stacklevel=2)
     if engine != "auto":
         return engine
     if device == "cpu":

@@ -3,11 +3,13 @@
 Warp keeps the contacts of all worlds in one buffer (`naconmax`) and the constraints of each in another
 (`njmax`); what does not fit is dropped, which silently changes the physics. Both are sized here for the
 most that the model can produce, and a world that overflows all the same comes back as NaN, so that it is
-counted and masked like any simulation that diverged.
+counted and masked like any simulation that diverged. A solver that stops at its limit of iterations, which Warp
+notes in the same place, has lost nothing.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -38,10 +40,13 @@ def make(
       capacity: fraction of the model's greatest possible number of contacts to make room for.
     """
     import warp
+    from mujoco.mjx.third_party.mujoco_warp import OverflowType
 
     capsules.repair_warp()
     mode = graph_mode and warp.JaxCallableGraphMode[graph_mode]
     device_model = mjx.put_model(model, impl="warp", graph_mode=mode)
+    device_model = device_model.tree_replace({"opt._impl.warn_overflow": 0})  # it would print from every world
+    lost = OverflowType.ALL & ~(OverflowType.ITERATIONS | OverflowType.LS_ITERATIONS)
     complete = derive(model, derived)
     # MJX's own arrays have one slot per possible contact and constraint: nothing can exceed them.
     most = mjx.make_data(model, impl="jax")._impl
@@ -54,9 +59,8 @@ def make(
         # Buffers that hold one value must not become constants of the program: they can be 100s of MB.
         return jax.tree.map(_uniform, data)
 
-    @custom_vmap
-    def advance(state: PhysicsState, ctrl: jax.Array, n: jax.Array) -> PhysicsState:
-        """States and controls with any leading axes: the buffers must be sized for all worlds at once."""
+    def advance(n: int, state: PhysicsState, ctrl: jax.Array) -> PhysicsState:
+        """`n` steps of states and controls with any leading axes: the buffers must be sized for all worlds at once."""
         lead = state.qpos.shape[:-1]
         num_worlds = math.prod(lead)
         data = blank(num_worlds)
@@ -67,7 +71,7 @@ def make(
                 qpos=state.qpos, qvel=state.qvel, qacc_warmstart=state.qacc_warmstart, time=state.time, ctrl=ctrl
             )
             now = jax.lax.fori_loop(0, n, lambda _, d: mjx.step(own, d), now)
-            fits = now._impl.overflow.reshape(()) == 0
+            fits = now._impl.overflow.reshape(()) & int(lost) == 0
             qpos = jnp.where(fits, now.qpos, jnp.nan)
             warmstart = now.qacc_warmstart
             return state._replace(qpos=qpos, qvel=now.qvel, qacc_warmstart=warmstart, time=now.time)
@@ -76,17 +80,24 @@ def make(
         after = jax.vmap(one)(*flat)
         return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), after)
 
-    @advance.def_vmap
-    def _(axis_size, batched, state, ctrl, n):
-        def spread(x, has_axis):
-            return x if has_axis else jnp.broadcast_to(x, (axis_size, *x.shape))
+    @functools.cache
+    def batched_advance(n: int) -> Callable[[PhysicsState, jax.Array], PhysicsState]:
+        """`advance` by a number of steps that the program knows: it need not ask the device when to stop."""
+        together = custom_vmap(functools.partial(advance, n))
 
-        state, ctrl = jax.tree.map(spread, (state, ctrl), tuple(batched[:2]))
-        return advance(state, ctrl, n), jax.tree.map(lambda _: True, state)
+        @together.def_vmap
+        def _(axis_size, batched, state, ctrl):
+            def spread(x, has_axis):
+                return x if has_axis else jnp.broadcast_to(x, (axis_size, *x.shape))
+
+            state, ctrl = jax.tree.map(spread, (state, ctrl), tuple(batched))
+            return together(state, ctrl), jax.tree.map(lambda _: True, state)
+
+        return together
 
     def step(state: PhysicsState, ctrl: jax.Array, n: int) -> PhysicsState:
         single = jax.tree.map(lambda x: x.astype(jnp.float32), state)
-        after = advance(single, ctrl.astype(jnp.float32), n)
+        after = batched_advance(n)(single, ctrl.astype(jnp.float32))
         return complete(jax.tree.map(lambda new, old: new.astype(old.dtype), after, state))
 
     return from_model("warp", model, step, complete, varied)

@@ -195,6 +195,22 @@ def test_warp_overflow_is_divergence():
     assert not bool(jnp.all(jax.vmap(is_finite)(after)))
 
 
+def test_a_solver_of_warp_that_stops_at_its_limit_has_not_diverged():
+    """It is not as near to the solution, no more."""
+    from envs.physics import warp
+
+    def hurried(model):
+        model = copy.copy(model)
+        model.opt.iterations = model.opt.ls_iterations = 1
+        return warp.make(model)
+
+    states, ctrls = visited("half_cheetah")
+    after = stepper(hurried, "half_cheetah")(states, ctrls)
+    right = stepper(native.make, "half_cheetah")(states, ctrls)
+    assert bool(jnp.all(jax.vmap(is_finite)(after)))
+    assert np.abs(after.qvel - right.qvel).max() > 1e-3  # it did stop early
+
+
 def test_native_under_nested_vmap_and_eager():
     model = models.load("half_cheetah.xml")
     physics = native.make(model)
@@ -310,8 +326,12 @@ def test_engine_names(monkeypatch):
     assert resolve("auto", "gpu") == "warp" and resolve("warp_staged", "gpu") == "warp_staged"
     with pytest.raises(ConfigurationError, match="needs an NVIDIA GPU"):
         resolve("warp_staged", "cpu")
+    for engine in ("mjx", "warp"):
+        with pytest.warns(UserWarning, match=f"{engine} is many times slower than native"):
+            assert resolve(engine, "cpu") == engine
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert resolve("auto", "gpu") == "mjx"
+    with pytest.warns(UserWarning, match="warp-lang, which is faster"):
+        assert resolve("auto", "gpu") == "mjx"
     with pytest.raises(ConfigurationError, match="warp-lang") as error:
         resolve("warp")
     assert "\n" not in str(error.value)
