@@ -51,6 +51,7 @@ def _derived(model: mujoco.MjModel) -> Callable[[Fields], Fields]:
     for body in range(model.nbody - 1, 0, -1):
         below[model.body_parentid[body]] += below[body]
 
+    @jax.default_matmul_precision("highest")
     def derive(fields: Fields) -> Fields:
         mass, inertia = (fields.get(name, jnp.asarray(getattr(model, name))) for name in INERTIAL)
         m = jnp.einsum("b,bix,biy->xy", mass, move, move) + jnp.einsum("bi,bix,biy->xy", inertia, turn_own, turn_own)
