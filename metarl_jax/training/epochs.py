@@ -1,7 +1,8 @@
 """Epochs on the host: the parts are programs of their own, which threads run side by side.
 
 On a CPU XLA runs what is in one program, and what one thread calls, one after another, and products as small as SAC's
-keep one core busy: two threads use two. On an accelerator they merely dispatch.
+keep one core busy: two threads use two. An accelerator has one stream of work, and a CUDA graph that the physics
+captures there must not take in what another thread sends, so its parts come one after another.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,12 +20,13 @@ class Compiled(Epoch):
     """An epoch of compiled functions: the same results, sooner; the state is donated."""
 
     def __call__(self, state: TrainState, *constants: Any) -> tuple[TrainState, Metrics]:
-        """As many parts at once as this process has CPUs: the first, longest one then has a core to itself."""
+        """On a CPU as many parts at once as this process has cores: the first, longest one then has one to itself."""
 
         def bring(part: Callable[..., Any]) -> Any:
             return jax.block_until_ready(part(state, *constants))
 
-        with ThreadPoolExecutor(compilation.num_cpus()) as threads:
+        at_once = compilation.num_cpus() if jax.default_backend() == "cpu" else 1
+        with ThreadPoolExecutor(at_once) as threads:
             brought = dict(zip(self.parts, threads.map(bring, self.parts.values()), strict=True))
         return self.finish(state, brought)
 
