@@ -21,7 +21,7 @@ import tyro
 
 from benchmarks.provenance import provenance
 from benchmarks.publish import published
-from experiments import arms, cli
+from experiments import arms
 from metarl_jax.errors import ConfigurationError
 
 IN_A_ROW = 3
@@ -109,11 +109,12 @@ def main(config: Config) -> int:
             reached = f"{at['seconds']:10.0f}{at['env_steps']:12,}" if at else f"{'not in':>10}{minutes:>8g} min"
             print(f"{seed:6d}{target:10g}{reached}")
     path = config.out / f"time_to_return_{name}.json"
-    content = {"machine": provenance("benchmarks.time_to_return"), "minutes": minutes, "jobs": config.jobs}
+    machine = provenance("benchmarks.time_to_return") | {"device": runs[0]["config"]["devices"][0]}
+    content = {"machine": machine, "minutes": minutes, "jobs": config.jobs}
     path.write_text(json.dumps(content | {"runs": runs}, indent=1) + "\n")
     print(f"wrote {path}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(cli.command(Config, main))
+    sys.exit(arms.entry(Config, main))

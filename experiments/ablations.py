@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import arms, cli, moss, setup
+from experiments import arms, moss, setup
 from experiments.arms import Arm, Comparison, mixture
 
 
@@ -57,7 +57,7 @@ def ablate(config: Config) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Ablate as the command line says; returns the exit code."""
-    return cli.command(Config, ablate, argv)
+    return arms.entry(Config, ablate, argv)
 
 
 if __name__ == "__main__":

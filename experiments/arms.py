@@ -10,7 +10,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,6 +95,12 @@ class Config:
     """Directory of the runs, the figures and the JSON file. What is there already is not run again."""
 
 
+def entry(config: type, run: Callable[[Any], int | None], argv: Sequence[str] | None = None) -> int:
+    """`cli.command` of what trains in other processes: an accelerator, which one process takes whole, is theirs."""
+    jax.config.update("jax_platforms", "cpu")
+    return cli.command(config, run, argv)
+
+
 class Command(NamedTuple):
     """What trains a run."""
 
@@ -103,7 +109,8 @@ class Command(NamedTuple):
 
 
 def side_by_side(jobs: int, commands: Sequence[Command]) -> None:
-    """Run all commands, `jobs` at a time, each with CPU cores that no other has meanwhile (one job: the whole machine).
+    """Run all commands, `jobs` at a time, each with CPU cores that no other has meanwhile (one job: the whole machine),
+    and with as large a part of an accelerator's memory.
 
     SIGTERM is handed on to the runs that have been started, which finish their epoch and save. After it, and after one
     that failed, no more are started.
@@ -117,6 +124,7 @@ def side_by_side(jobs: int, commands: Sequence[Command]) -> None:
     free: queue.SimpleQueue[set[int]] = queue.SimpleQueue()
     for job in range(jobs):
         free.put(set(cores[job::jobs]) if jobs > 1 else set())
+    memory = {} if jobs == 1 else {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{0.9 / jobs:.3f}"}
     lock, stopping = threading.Lock(), threading.Event()
     started: list[subprocess.Popen] = []
 
@@ -132,7 +140,7 @@ def side_by_side(jobs: int, commands: Sequence[Command]) -> None:
             with lock:
                 if stopping.is_set():
                     return
-                process = subprocess.Popen(command.argv)
+                process = subprocess.Popen(command.argv, env=memory | dict(os.environ))
                 started.append(process)
                 print(f"run {len(started)} of {len(commands)}: {command.run}", flush=True)
             if share:
@@ -196,7 +204,6 @@ def configured(env: str, arm: Arm) -> Any:
 @functools.cache
 def check_possible(env: str, arm: Arm) -> None:
     """Raise `ConfigurationError` for an arm whose algorithm or settings the benchmark does not suit."""
-    jax.config.update("jax_platforms", "cpu")  # an accelerator is the runs' alone
     _module(arm).build(configured(env, arm))
 
 

@@ -43,7 +43,7 @@ def compare(config: Config) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Compare as the command line says; returns the exit code."""
-    return cli.command(Config, compare, argv)
+    return arms.entry(Config, compare, argv)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import arms, cli, er_trl
+from experiments import arms, er_trl
 from experiments.arms import Arm, Comparison
 from metarl_jax.agents.comrl import METHODS
 from metarl_jax.data import offline, offline_file
@@ -94,7 +94,7 @@ def ask(config: Config) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Answer the question that the command line asks; returns the exit code."""
-    return cli.command(Config, ask, argv)
+    return arms.entry(Config, ask, argv)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import arms, cli, rundir
+from experiments import arms, rundir
 from experiments.arms import Arm, Comparison
 from metarl_jax.errors import ConfigurationError
 
@@ -76,7 +76,7 @@ def sweep(config: Config) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Sweep as the command line says; returns the exit code."""
-    return cli.command(Config, sweep, argv)
+    return arms.entry(Config, sweep, argv)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import arms, cli
+from experiments import arms
 from experiments.arms import Arm, Comparison, mixture
 from metarl_jax.errors import ConfigurationError
 
@@ -70,7 +70,7 @@ def ask(config: Config) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Answer the question that the command line asks; returns the exit code."""
-    return cli.command(Config, ask, argv)
+    return arms.entry(Config, ask, argv)
 
 
 if __name__ == "__main__":

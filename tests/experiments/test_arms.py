@@ -218,8 +218,10 @@ def test_runs_side_by_side_have_cores_of_their_own(monkeypatch, tmp_path):
     commands = [python(meet.format([str(a), str(b)])) for a, b in ((here, there), (there, here))]  # not passed alone
     arms.side_by_side(2, commands)
     assert sorted(map(sorted, bound.values())) == [[2, 5], [3, 7]]
-    arms.side_by_side(1, [python("")])
-    assert len(bound) == 2
+    share = "import os; raise SystemExit(os.environ.get('XLA_PYTHON_CLIENT_MEM_FRACTION') != '0.450')"
+    arms.side_by_side(2, [python(share)])
+    arms.side_by_side(1, [python(share.replace("!= '0.450'", "is not None"))])
+    assert len(bound) == 3
     monkeypatch.setattr(arms.subprocess, "Popen", lambda *_: start(["false"]))
     for jobs in (0, 5):
         with pytest.raises(ConfigurationError, match=f"jobs must be 1 to 4 on this machine, got {jobs}"):
