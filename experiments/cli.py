@@ -159,13 +159,16 @@ def _resumed(module: Algorithm, argv: list[str], resume: str, has_run_dir: bool)
 
 
 def peek(argv: list[str], name: str) -> list[str]:
-    """The values of a flag, before anything else is parsed; of its last occurrence, as in tyro."""
+    """The values of a flag, before anything else is parsed; of its last occurrence, as in tyro.
+
+    What follows `--flag=value` up to the next flag belongs to it too.
+    """
     values: list[str] = []
     for i, token in enumerate(argv):
         flag, equals, rest = token.partition("=")
         if flag.replace("-", "_") == f"__{name}":
             following = itertools.takewhile(lambda t: not t.startswith("--"), argv[i + 1 :])
-            values = [rest] if equals else list(following)
+            values = [rest, *following] if equals else list(following)
     return values
 
 

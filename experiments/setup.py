@@ -60,7 +60,7 @@ def spec_of(preset: str, env: str, options: tuple[str, ...], known: Sequence[str
       ConfigurationError: unknown preset, environment or option.
     """
     presets.check(preset, known)
-    return envs.make(env, **options_of(options)).spec
+    return envs.make(env, "native", **options_of(options)).spec  # no size depends on the engine, which may be missing
 
 
 def budget(epochs: int | None) -> RunConfig:

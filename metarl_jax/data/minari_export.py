@@ -14,7 +14,7 @@ from metarl_jax.errors import ConfigurationError
 def check(name: str) -> None:
     """Raise `ConfigurationError` if Minari is not there, or takes no data set of this name."""
     if importlib.util.find_spec("minari") is None:
-        raise ConfigurationError("--minari needs Minari: pip install 'metarl-jax[offline]'")
+        raise ConfigurationError("--minari needs Minari: pip install -e '.[offline]'")
     if not re.fullmatch(r"[A-Za-z0-9_]+(/[A-Za-z0-9_]+)*", name):
         raise ConfigurationError(f"--minari: {name!r} must be letters, digits and underscores, with / between parts")
 

@@ -62,7 +62,7 @@ class RunConfig:
         if math.isnan(self.save_every):
             raise ConfigurationError("--save_every must be a number of seconds, got nan")
         if self.wandb is not None and importlib.util.find_spec("wandb") is None:
-            raise ConfigurationError("--wandb needs Weights & Biases: pip install 'metarl-jax[wandb]'")
+            raise ConfigurationError("--wandb needs Weights & Biases: pip install -e '.[wandb]'")
 
 
 class Experiment(NamedTuple):
@@ -198,7 +198,7 @@ class _Run:
         budget = [f"{config.epochs:,} epochs"] if config.epochs else []
         budget += [f"{config.minutes:g} min"] if config.minutes else []
         return dict(description) | {
-            "devices": ", ".join(str(d) for d in jax.devices()),
+            "device": f"{jax.devices()[0]}" + (f", one of {num}" if (num := len(jax.devices())) > 1 else ""),
             "CPU cores": compilation.num_cpus(),
             "base tasks": ", ".join(self.spec.families),
             "evaluations": f"{len(self.tasks.family)} episodes at a time",

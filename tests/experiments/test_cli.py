@@ -61,6 +61,7 @@ def test_options_of_an_environment():
         cli.parse_options(("horizon",))
     assert cli.peek(["--env_options", "a=1", "b=2", "--seed", "3"], "env_options") == ["a=1", "b=2"]
     assert cli.peek(["--env-options=a=1"], "env_options") == ["a=1"]
+    assert cli.peek(["--env_options=a=1", "b=2", "--seed=3"], "env_options") == ["a=1", "b=2"]
 
 
 @pytest.mark.parametrize(
