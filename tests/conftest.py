@@ -7,6 +7,8 @@ from pathlib import Path
 
 # Programs compiled by one run are reused by the next: MJX alone takes 20 s per model.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "metarl_jax_test_cache"))
+# Two processes would each take most of a GPU's memory.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Entry points switch the whole process to a generator whose numbers under vmap are not those of each key alone.
 os.environ.setdefault("JAX_DEFAULT_PRNG_IMPL", "threefry2x32")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")

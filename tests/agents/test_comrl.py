@@ -64,6 +64,30 @@ def test_methods(method):
     assert set.union(*OWN.values()) & set(metrics) == OWN[method]
 
 
+@pytest.mark.parametrize(
+    ("method", "name", "weight"),
+    [("er_trl", "behaviour_entropy", -50.0), ("csro", "behaviour_information", 500.0), ("focal", None, 0.0)],
+)
+def test_what_the_encoder_minimises_beside_the_metric(method, name, weight):
+    """ER-TRL wants behaviour to look diverse, CSRO embeddings to tell little of it (2 / D of the nats, here D = 2)."""
+    metrics = updated(with_(method=method, entropy_weight=50.0, club_weight=500.0))[1]
+    term = metrics["encoder_loss"] - CONFIG.encoder.metric_weight * metrics["metric_loss"]
+    np.testing.assert_allclose(term, weight * metrics[name] if name else 0.0, rtol=1e-3, atol=2e-3)
+    assert not name or abs(term) > 0.1  # otherwise its sign would show nothing
+
+
+def test_standardised_observations_make_units_irrelevant():
+    def outcome(change):
+        data = DATA._replace(obs=change(DATA.obs), next_obs=change(DATA.next_obs))
+        scale = offline_trainer.moments(data, ROWS)
+        made = comrl.make(with_(standardize_obs=True), probes.context().spec, scale, ROWS)
+        state, _ = jax.jit(made.update)(initial(CONFIG), data, jax.random.key(1))
+        batch = offline.sample(jax.tree.map(jnp.asarray, data), jax.random.key(2), jnp.arange(2), 5)
+        return made.act(state, batch.obs[:, 0], made.recall(state, batch), jax.random.key(0), False)
+
+    np.testing.assert_allclose(outcome(lambda x: x), outcome(lambda x: 40 * x + 7), atol=5e-3)
+
+
 def test_control_teaches_the_encoder_of_offline_pearl_alone():
     """Without a metric loss FOCAL's encoder has nothing left to learn from: its gradient is exactly zero."""
     focal, pearl = with_(encoder=WITHOUT_METRIC), with_(method="offline_pearl", encoder=WITHOUT_METRIC)

@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metarl_jax.agents import control
+from metarl_jax.agents import cemrl, control, moss, timrl
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import sac
 from tests import helpers
+from tests.agents import small_moss, test_cemrl, test_timrl
 from tests.helpers import quick_compilation
 
 quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
@@ -40,6 +41,48 @@ def test_statistics_are_the_mean_of_the_first_pools_and_then_move_slowly(num_epo
     np.testing.assert_allclose([after.belief_scale.mean[0], after.belief_scale.std[0]], [mean, std], rtol=1e-5)
     if not num_epochs:
         np.testing.assert_allclose([after.task_scale.mean[0], after.task_scale.std[0]], [40.0, 20.0], rtol=1e-5)
+
+
+AGENTS = {
+    "moss": (moss, small_moss.CONFIG),
+    "cemrl": (cemrl, test_cemrl.CONFIG),
+    "timrl": (timrl, test_timrl.CONFIG),
+    "forced": (timrl, dataclasses.replace(test_timrl.CONFIG, forced_accuracy=0.5)),
+}
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_sac_learns_on_the_beliefs_that_acting_has(monkeypatch, name):
+    """Before each stored step and after it, as an agent holds them that lives through the episode; critics are told the
+    tasks of both steps in the units of their scale. Rows are whole windows, and observations say which step it is."""
+    algorithm, config = AGENTS[name]
+    config = dataclasses.replace(config, sac_updates=1, privileged_critics=True)  # one pool, one scale
+    made, data, batches = algorithm.make(config, helpers.SPEC), small_moss.data(), []
+
+    def step(learner, batch, *_):
+        jax.debug.callback(batches.append, batch)
+        return learner, {"loss": jnp.zeros(())}
+
+    monkeypatch.setattr(sac, "critic_step", step)
+    monkeypatch.setattr(sac, "policy_step", step)
+    begun = jax.jit(made.init)(jax.random.key(0))._replace(num_epochs=jnp.ones((), jnp.int32))  # SAC does not wait
+    changes, _ = jax.jit(made.parts["control"])(begun, data, jax.random.key(1))
+    jax.effects_barrier()
+    state, rows = begun._replace(**changes), jax.tree.map(lambda x: x.swapaxes(0, 1), data.data)
+    observe, memory = jax.jit(made.observe), made.begin(state, 8)
+    beliefs = [memory.belief]
+    for t in range(helpers.HORIZON):
+        memory = observe(state, memory, jax.tree.map(lambda x, t=t: x[t], rows))
+        beliefs.append(memory.belief)
+    beliefs, told = np.stack(beliefs), np.asarray(state.task_scale.apply(rows.task.vector(len(helpers.SPEC.families))))
+    assert len(batches) == 2 and np.abs(np.diff(beliefs, axis=0)).max() > 1e-2
+    for batch in batches:
+        row, time = np.asarray(batch.obs).astype(int).T
+        np.testing.assert_allclose(batch.belief, beliefs[time, row], atol=1e-3)
+        np.testing.assert_allclose(batch.next_belief, beliefs[time + 1, row], atol=1e-3)
+        np.testing.assert_allclose(batch.privileged, told[time, row], atol=1e-5)
+        following = told[np.minimum(time + 1, helpers.HORIZON - 1), row]
+        np.testing.assert_allclose(batch.next_privileged, following, atol=1e-5)
 
 
 def test_rewards_have_a_floor_and_shaped_ones_telescope():

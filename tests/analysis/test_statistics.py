@@ -19,6 +19,14 @@ def test_interval_covers_the_truth_as_often_as_it_says():
     assert 0.86 < covered < 0.99
 
 
+def test_interval_is_the_middle_95_percent_of_resampled_iqms():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=12)
+    means = iqm(values[rng.integers(0, 12, (20_000, 12))], axis=1)
+    found = np.ravel(bootstrap_interval(values[:, None], resamples=20_000))
+    np.testing.assert_allclose(found, np.quantile(means, [0.025, 0.975]), atol=0.03)
+
+
 def test_a_single_run_has_no_spread():
     low, high = bootstrap_interval(np.array([[1.0, 2.0]]))
     assert low.tolist() == high.tolist() == [1.0, 2.0]

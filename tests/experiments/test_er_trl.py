@@ -50,6 +50,7 @@ def test_a_run(flags, tmp_path, capsys):
     capsys.readouterr()
     assert evaluate.main([f"--run={whole}", "--episodes=2"]) == 0
     assert "mean non_prior/extreme" in capsys.readouterr().out
+    assert "play all tasks of its data" in fails(capsys, evaluate.main, f"--run={whole}", "--tasks=train")
 
 
 def test_a_run_notices_that_its_data_was_replaced(flags, tmp_path, capsys):

@@ -10,6 +10,12 @@ from metarl_jax.training.checkpoint import Checkpoints, structure
 from tests import helpers
 
 
+def test_an_oracle_is_told_its_task():
+    flags = ["--env=cheetah_multitask", "--belief=oracle"]
+    built, plain = experiments.moss.build(cli.configure(experiments.moss, flags)), make("cheetah_multitask").spec
+    assert built.spec.obs_size == plain.obs_size + len(plain.families) * (1 + plain.task_size)
+
+
 @pytest.mark.parametrize("preset", presets.PRESETS)
 @pytest.mark.parametrize(
     ("algorithm", "settings", "benchmark"),

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metarl_jax.distributions import tanh_normal_sample
 from metarl_jax.learners import brac
 from tests.helpers import avals, finite, quick_compilation
 
@@ -43,6 +44,20 @@ def test_a_time_out_bootstraps_and_a_termination_does_not(terminated):
     target = 5 * data.reward + (0 if terminated else 0.99 * value)
     q = brac.q_values(state.critic, CONFIG, data.obs, data.latent, data.action)
     np.testing.assert_allclose(loss, np.square(q - target).mean(1).sum(), rtol=1e-5)
+
+
+def test_value_follows_the_soft_q_and_q_the_target_value():
+    old, data = initial()._replace(target_value=jax.tree.map(lambda x: x + 0.1, initial().value)), batch()
+    new, metrics = step(old, data, jax.random.key(0))
+    loss, _ = brac.q_loss(old.critic, old.target_value, data, CONFIG)
+    np.testing.assert_allclose(metrics["critic_loss"], loss, rtol=1e-5)
+    moved = jax.tree.map(lambda v, t: 0.05 * v + 0.95 * t, new.value, old.target_value)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), new.target_value, moved)
+    policy = brac._actor(CONFIG, SPEC).apply(old.actor, data.obs, data.latent)
+    action, log_prob = tanh_normal_sample(jax.random.split(jax.random.key(0))[1], *policy)
+    soft = brac.q_values(new.critic, CONFIG, data.obs, data.latent, action).min(0) - log_prob
+    error = brac._value(old.value, CONFIG, data.obs, data.latent) - soft
+    np.testing.assert_allclose(metrics["value_loss"], np.square(error).mean(), rtol=1e-4)
 
 
 def test_embeddings_get_no_gradient_from_training_but_may_from_the_critics():

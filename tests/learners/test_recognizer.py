@@ -8,7 +8,7 @@ import pytest
 
 from metarl_jax.learners import recognizer
 from tests.helpers import quick_compilation, same, transitions
-from tests.learners.small_vae import LENGTH, NUM, SCALE, WINDOWS
+from tests.learners.small_vae import LENGTH, NUM, SCALE, VALID, WINDOWS
 
 quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
 
@@ -59,6 +59,17 @@ def test_invalid_steps_are_never_looked_at():
     changed = WINDOWS._replace(reward=WINDOWS.reward + noise, obs=WINDOWS.obs - noise[..., None])
     assert not np.array_equal(changed.reward, WINDOWS.reward)
     np.testing.assert_allclose(infer(changed).after, infer(WINDOWS).after, atol=1e-6)
+
+
+def test_loss_is_the_mean_over_valid_steps():
+    target = jax.nn.one_hot(jnp.arange(LENGTH * NUM).reshape(LENGTH, NUM) % 3, 3)
+    plain = dataclasses.replace(CONFIG, dropout=0.0)
+    found, metrics = recognizer.loss(initial().params, plain, SPEC, SCALE, WINDOWS, target, jax.random.key(0))
+    logits = infer(WINDOWS).after
+    errors = np.square(jax.nn.softmax(logits) - target).mean(-1)
+    np.testing.assert_allclose(found, errors[VALID].mean(), rtol=1e-4)
+    right = np.asarray(logits.argmax(-1) == target.argmax(-1))
+    np.testing.assert_allclose(metrics["train_recognition_accuracy"], right[VALID].mean(), rtol=1e-5)
 
 
 def test_attention_looks_back_on_the_context_alone():

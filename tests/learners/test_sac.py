@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from metarl_jax.distributions import tanh_normal_sample
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import sac
 from tests.helpers import avals, finite, quick_compilation, same
@@ -54,6 +55,37 @@ def initial(config=CONFIG):
 @functools.partial(jax.jit, static_argnums=3)
 def step(state, batch, key, config=CONFIG):
     return sac.train_step(state, batch, key, config, SPEC)
+
+
+def test_what_critics_and_policy_learn_from_by_hand():
+    """The target critics' soft value of the next observation, belief and task, at the temperature that is learnt; the
+    policy is judged by the critics themselves. No two networks, beliefs or tasks are the same."""
+    spec, key = SPEC._replace(privileged_size=1), jax.random.key(1)
+    state = sac.init(jax.random.key(0), CONFIG, spec)
+    state = state._replace(
+        log_alpha=jnp.log(jnp.asarray(0.3)),
+        target_critic=jax.tree.map(lambda x: 1.5 * x + 0.1, state.critic),
+        average_actor=jax.tree.map(lambda x: 0.1 - x, state.actor),
+    )
+    ones, weight = jnp.ones((NUM, 1)), jnp.arange(NUM) % 2.0
+    data = batch()._replace(privileged=ones, next_privileged=-ones, terminated=jnp.arange(NUM) % 3 == 0, weight=weight)
+    known, next_known = jnp.concatenate([data.belief, ones], -1), jnp.concatenate([data.next_belief, -ones], -1)
+
+    def drawn(obs, belief):
+        return tanh_normal_sample(key, *sac._actor(CONFIG, spec).apply(state.actor, obs, belief))
+
+    action, log_prob = drawn(data.next_obs, data.next_belief)
+    behind = state._replace(critic=state.target_critic)
+    value = sac.q_values(behind, CONFIG, spec, data.next_obs, next_known, action).min(0) - 0.3 * log_prob
+    target = CONFIG.reward_scale * data.reward + CONFIG.discount * (1.0 - data.terminated) * value
+    q = sac.q_values(state, CONFIG, spec, data.obs, known, data.action)
+    _, metrics = sac.critic_step(state, data, key, CONFIG, spec)
+    np.testing.assert_allclose(metrics["critic_loss"], (weight * np.square(q - target)).mean(-1).sum(), rtol=1e-4)
+
+    action, log_prob = drawn(data.obs, data.belief)
+    q = sac.q_values(state, CONFIG, spec, data.obs, known, action).min(0)
+    _, metrics = sac.policy_step(state, data, key, CONFIG, spec)
+    np.testing.assert_allclose(metrics["actor_loss"], (weight * (0.3 * log_prob - q)).mean(), rtol=1e-4, atol=1e-6)
 
 
 def test_target_moves_by_tau():

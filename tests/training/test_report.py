@@ -25,6 +25,12 @@ def test_spread_is_that_of_the_scores_that_are_told():
     assert readme.offline_scores(run)[0] == "10.0"
 
 
+def test_the_best_evaluation_need_not_be_the_last():
+    records = [{"epoch": i, "test_return": x} for i, x in enumerate([None, -5.0, -1.0, -3.0])]
+    summary = report.summarise(records, "completed")
+    assert (summary["test_return"], summary["best_test_return"], summary["best_epoch"]) == (-3.0, -1.0, 2)
+
+
 def test_what_a_later_epoch_did_not_measure_is_kept():
     measured = {"epoch": 5, "test_return": 1.0, "test_return_by_family": {"goal": 1.0}}
     summary = report.summarise([measured, {"epoch": 6, "test_return": None, "test_return_by_family": None}], "running")

@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -50,6 +51,22 @@ def test_transitions_are_chains():
     np.testing.assert_array_equal(result.task_changed, TIMES == 1)
 
 
+def test_a_transition_has_the_task_that_paid_for_it():
+    """Of a task whose pay grows with every step: a reward is that task's pay times the number of the step."""
+
+    def step(state, action):
+        after = ENV.step(state, action)
+        return after._replace(task=after.task._replace(spec=after.task.spec.at[0].add(1.0)))
+
+    env = ENV._replace(step=step)
+    _, result = jax.jit(
+        lambda: rollout.unroll(env, AGENT, None, AGENT.begin(None, 3), TEST, jax.random.key(0), STEPS, True)
+    )()
+    x = result.transitions
+    np.testing.assert_array_equal(x.reward, np.asarray(x.task.spec)[..., 0] * TIMES)
+    assert len(np.unique(x.task.spec[:, 0, 0])) == STEPS
+
+
 def test_collection_forgets_at_episode_ends():
     memory, result = collect(jax.random.key(0))
     belief = np.asarray(result.description["belief"])
@@ -96,6 +113,22 @@ def test_no_change_of_task_is_reported_after_the_end():
     np.testing.assert_array_equal(changed, expected)
 
 
-def test_evaluation_ignores_the_key_of_actions():
-    first, second = (evaluate(jax.random.key(i)) for i in (0, 1))
-    np.testing.assert_array_equal(first.rewards, second.rewards)
+def test_what_an_evaluation_tells_of_its_steps():
+    """An agent that adds up its actions, each 0.5 unless it explores, and believes in class 1 from its second step on:
+    right or wrong by the family of its task, until the episode ends."""
+
+    def observe(state, memory, transition):
+        return memory._replace(steps=memory.steps + 1, paid=memory.paid + transition.action[:, 0])
+
+    def describe(state, memory):
+        return AGENT.describe(state, memory) | {"component": jax.nn.one_hot((memory.steps > 0).astype(jnp.int32), 2)}
+
+    agent = AGENT._replace(observe=observe, describe=describe, component_of=lambda task: task.family)
+    result = jax.jit(lambda key: rollout.evaluate(ENV, agent, None, key))(jax.random.key(0))
+    step = np.arange(HORIZON)[:, None]
+    alive = step < np.array(LENGTHS)
+    right = (step > 0) == (np.asarray(TEST.family) > 0)
+    np.testing.assert_array_equal(result.alive[0], alive)
+    np.testing.assert_array_equal(result.recognized[0, ..., 0], np.where(alive, right, np.nan))
+    np.testing.assert_array_equal(result.gross_rewards, 2.0 * result.rewards)
+    np.testing.assert_allclose(result.beliefs[0, ..., 1], 0.5 * np.minimum(step, LENGTHS))  # deterministic
