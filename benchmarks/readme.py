@@ -238,7 +238,7 @@ TIMRL's recogniser on held-out tasks, over all steps of the first episode and, a
 the last task change:
 
 {recognition}
-Offline: scores on the publication's scale (0: its worst behaviour, 100: its best) after few train steps (the
+Offline: scores on the scale of ER-TRL's paper (0: its worst behaviour, 100: its best) after few train steps (the
 publication's: 100,000 to 200,000 larger ones, on data of 40 separate agents; here one that was told its task), mean
 over tasks and the last evaluations, its standard deviation over seeds (trained as one vmapped program) where the
 result has each seed's, and in brackets the publication's where it is known. Columns are context and kind of task:
