@@ -9,10 +9,9 @@ import pytest
 from metarl_jax.agents import belief_forms, cemrl
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import context_vae
-from metarl_jax.training import trainer
 from tests.agents.small_moss import CONFIG as MOSS
 from tests.agents.small_moss import VAE_SPEC, D, K, N, data
-from tests.helpers import HORIZON, SPEC, avals, environment, quick_compilation, same, transitions
+from tests.helpers import HORIZON, SPEC, avals, quick_compilation, same, transitions
 
 quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
 
@@ -93,20 +92,14 @@ def test_forms_of_belief():
     assert not same(one, other)  # each action draws its own
 
 
-def test_an_epoch_enters_python_once_and_learns():
-    """Collected, learnt and evaluated by the loop of all agents; its memory survives an episode's automatic reset."""
-    entries = []
-    made = trainer.make(environment(entries), agent(CONFIG), trainer.Config(num_envs=4, replay_rows=16, eval_lanes=1))
-    state = jax.jit(made.init)(jax.random.key(0))
-    epoch = jax.jit(made.epoch, donate_argnums=0)
-    entries.clear()
-    for _ in range(3):
-        state, metrics = epoch(state)
-    assert len(entries) == 1 and np.isfinite(metrics["vae_loss"]).all() and int(state.epoch[0]) == 3
-    evaluation = jax.jit(made.evaluate)(state, jax.random.key(1))
-    assert evaluation.components.shape == (1, 1, HORIZON, 3, K) and evaluation.recognized.shape[-1] == 0
-    np.testing.assert_allclose(evaluation.components.sum(-1), 1.0, rtol=1e-5)
-    np.testing.assert_allclose(evaluation.components[:, :, 0], 1 / K, rtol=1e-5)  # nothing is known at first
+def test_nothing_is_known_at_first():
+    made, state = agent(CONFIG), updated(CONFIG)[0]
+    memory = made.begin(state, N)
+    np.testing.assert_allclose(made.describe(state, memory)["component"], np.full((N, K), 1 / K), rtol=1e-5)
+    rows = jax.tree.map(lambda x: x[:N, 0], data().data)
+    later = made.describe(state, made.observe(state, memory, rows))["component"]
+    np.testing.assert_allclose(later.sum(-1), 1.0, rtol=1e-5)
+    assert np.abs(later - 1 / K).max() > 1e-3
 
 
 @pytest.mark.parametrize(
