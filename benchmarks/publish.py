@@ -37,6 +37,7 @@ CURVE = (
     "test_return_per_seed",
     "test_return_min",
     "test_return_by_family",
+    "test_return_by_episode",
     "test_return_by_subtask",
     "test_score_by_family",
     "test_score_per_seed",

@@ -1,6 +1,7 @@
 """Write README's results from the JSON files beside this module, and draw them: python -m benchmarks.readme."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,15 @@ from metarl_jax.training.report import recent_scores
 RESULTS = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- results: written by benchmarks/readme.py -->\n", "<!-- end of results -->\n"
 
-LEARNING = [
-    path.stem
-    for env in REFERENCES
-    for path in sorted(RESULTS.glob(f"moss_{env}_fast*.json"))
-    if not path.stem.endswith("_oracle")
-]
-"""Results of the preset, each with its variants; oracles are lines in their figures."""
+
+def is_row(path: Path) -> bool:
+    """Whether a result has a row of its own: oracles are lines in figures, and some evaluations have more episodes."""
+    data = json.loads(path.read_text())["runs"][0]["config"]["config"]["data"]
+    return not path.stem.endswith("_oracle") and data.get("eval_episodes", 1) == 1
+
+
+LEARNING = [path.stem for env in REFERENCES for path in sorted(RESULTS.glob(f"moss_{env}_fast*.json")) if is_row(path)]
+"""Results of the preset, each with its variants."""
 ADAPTATION = sorted(path.stem for path in RESULTS.glob("adaptation_*.json"))
 RECOGNITION = sorted(path.stem for path in RESULTS.glob("timrl_*_fast.json"))
 """Results that are told by return and by recognition, with figures."""
