@@ -10,7 +10,7 @@ from tests.data.test_offline import METADATA, data
 
 def test_minari_is_optional(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'metarl-jax\[offline\]'"):
+    with pytest.raises(ConfigurationError, match=r"pip install -e '.\[offline\]'"):
         minari_export.export(data(), METADATA, "toy")
 
 

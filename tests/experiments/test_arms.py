@@ -240,7 +240,9 @@ def test_sigterm_is_handed_on_to_runs_and_no_others_start(monkeypatch, jobs):
     start, started = subprocess.Popen, []
     monkeypatch.setattr(arms.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     monkeypatch.setattr(arms.os, "sched_setaffinity", lambda *_: None, raising=False)
-    monkeypatch.setattr(arms.subprocess, "Popen", lambda argv: started.append(start(argv)) or started[-1])
+    monkeypatch.setattr(
+        arms.subprocess, "Popen", lambda argv, **more: started.append(start(argv, **more)) or started[-1]
+    )
     before = signal.getsignal(signal.SIGTERM)
     threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
     commands = [python("raise SystemExit(3)")] * (jobs - 1) + [python("import time; time.sleep(60)")] * 2
