@@ -65,12 +65,16 @@ def test_methods(method):
 
 
 @pytest.mark.parametrize(
-    ("method", "name", "weight"),
-    [("er_trl", "behaviour_entropy", -50.0), ("csro", "behaviour_information", 500.0), ("focal", None, 0.0)],
+    ("config", "name", "weight"),
+    [
+        (with_(method="er_trl", entropy_weight=50.0), "behaviour_entropy", -50.0),
+        (with_(method="csro", club_weight=500.0), "behaviour_information", 500.0),
+        (CONFIG, None, 0.0),  # FOCAL
+    ],
 )
-def test_what_the_encoder_minimises_beside_the_metric(method, name, weight):
+def test_what_the_encoder_minimises_beside_the_metric(config, name, weight):
     """ER-TRL wants behaviour to look diverse, CSRO embeddings to tell little of it (2 / D of the nats, here D = 2)."""
-    metrics = updated(with_(method=method, entropy_weight=50.0, club_weight=500.0))[1]
+    metrics = updated(config)[1]
     term = metrics["encoder_loss"] - CONFIG.encoder.metric_weight * metrics["metric_loss"]
     np.testing.assert_allclose(term, weight * metrics[name] if name else 0.0, rtol=1e-3, atol=2e-3)
     assert not name or abs(term) > 0.1  # otherwise its sign would show nothing
