@@ -167,7 +167,7 @@ def main(config: Config) -> None:
     print(
         f"mujoco {mujoco.__version__}, {info['cpu']} x {info['cores']}, {info['device']}, load {info['load_average']}"
     )
-    print(LINE.format("body", "variant", "engine", "batch", "env steps/s", "of bare", "compile s", "diverged"))
+    print(LINE.format("body", "variant", "engine", "batch", "env steps/s", "of bare", "set-up s", "diverged"))
     slow_engines = set(config.engines) & set(SLOW_ON_CPU) and jax.default_backend() == "cpu"
     batches = sorted({*config.batches, *([config.slow_batch] if slow_engines else [])})
     config.out.mkdir(parents=True, exist_ok=True)

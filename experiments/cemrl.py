@@ -36,7 +36,7 @@ def build(config: Config, episodes: int | None = None) -> Experiment:
     agent = cemrl.make(config.agent, env.spec)
     vae = config.agent.vae
     description = {
-        "belief": f"{vae.num_components} Gaussians of {vae.latent_size} dimensions, from {vae.context} transitions",
+        "belief": f"{setup.gaussians(vae)}, from {vae.context} transitions",
         "networks": setup.counts(setup.networks(agent)),
         "per epoch": setup.updates(config.agent, agent),
     }

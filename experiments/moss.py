@@ -40,10 +40,8 @@ def build(config: Config, episodes: int | None = None) -> Experiment:
     config = dataclasses.replace(config, agent=setup.agent_of(config))
     env = make_env(config)
     agent = moss.make(config.agent, env.spec)
-    num = config.agent.vae.num_components
-    mixture = f"{num} Gaussian{'s' * (num > 1)} of {config.agent.vae.latent_size} dimensions"
     description = {
-        "belief": "the task itself (oracle)" if config.agent.belief == "oracle" else mixture,
+        "belief": "the task itself (oracle)" if config.agent.belief == "oracle" else setup.gaussians(config.agent.vae),
         "networks": setup.counts(setup.networks(agent)),
         "per epoch": setup.updates(config.agent, agent),
     }

@@ -187,6 +187,12 @@ def updates(config: control.Config, agent: Agent, more: Mapping[str, int] | None
     return " and ".join([*([", ".join(counted)] if counted else []), f"{config.sac_updates:,} SAC updates"])
 
 
+def gaussians(vae: Any) -> str:
+    """What a VAE's belief consists of, for the header."""
+    num = vae.num_components
+    return f"{num} Gaussian{'s' * (num > 1)} of {vae.latent_size} dimensions"
+
+
 def counts(networks: Mapping[str, Any]) -> str:
     """Scalars in each of some parameter pytrees, for the header."""
     sizes = {name: sum(x.size for x in jax.tree.leaves(params)) for name, params in networks.items()}

@@ -38,7 +38,7 @@ def build(config: Config, episodes: int | None = None) -> Experiment:
     settings = config.agent
     description = {
         "classes": ", ".join(timrl.classes(env.spec)),
-        "belief": f"{settings.vae.num_components} Gaussians of {settings.vae.latent_size} dimensions",
+        "belief": setup.gaussians(settings.vae),
         "networks": setup.counts(networks),
         "per epoch": setup.updates(settings, agent, {"recogniser": settings.recognizer_updates}),
     }

@@ -97,7 +97,7 @@ def draw_band(axis: Axes, seeds: Sequence[Line], label: str, colour: np.ndarray)
     num = len(seeds)
     over = f" (mean and range of {num})" if num < FEW else f" (IQM of {num}, 95 %)"
     name = label + over * (num > 1)
-    for seed in seeds if len(seeds) > 1 else ():
+    for seed in seeds if num > 1 else ():
         axis.plot(*seed, color=colour, alpha=0.4, linewidth=0.7)
     marker = "o" if len(np.unique(grid)) < 20 else None
     axis.plot(grid, centre, color=colour, label=name, marker=marker, markersize=3)

@@ -251,7 +251,8 @@ class _Run:
 
     def _record(self, metrics: Metrics) -> Record:
         """One line of metrics.jsonl; metrics are means over seeds, and the test returns of later evaluation None."""
-        means = {name: np.asarray(value, float)[self.members.going()].mean(0) for name, value in metrics.items()}
+        going = self.members.going()
+        means = {name: np.asarray(value, float)[going].mean(0) for name, value in metrics.items()}
         updates = float(means.get("updates", 0.0)) * self.trainer.num_seeds
         steps = self.trainer.env_steps_per_epoch * self.trainer.num_seeds
         return means | {
@@ -272,7 +273,8 @@ class _Run:
     def _evaluate(self) -> Record:
         key = jax.random.fold_in(self.key_eval, self.epoch)
         self.evaluated = jax.device_get(self.programs.evaluate(self.state, key, *self.constants))
-        told = jax.tree.map(lambda x: x[self.members.going()], self.evaluated)
+        going = self.members.going()
+        told = jax.tree.map(lambda x: x[going], self.evaluated)
         record = evaluations.report(told, self.tasks, self.spec.families, self.spec.subtasks, self.normalizer)
         return record | evaluations.by_member(self.evaluated, self.members.names, self.members.lost)
 

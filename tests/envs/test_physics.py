@@ -1,7 +1,6 @@
 """The engines against plain MuJoCo and against each other; divergence; batching."""
 
 import copy
-import importlib.util
 import os
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import pytest
 
 import envs
 from envs import ConfigurationError
-from envs.physics import capsules, mjx, models, native, resolve
+from envs.physics import capsules, mjx, models, native
 from envs.physics.base import is_finite
 from tests.helpers import float64, quick_compilation
 
@@ -317,28 +316,6 @@ def test_fast_iterations_change_no_trajectory(file):
             iterations, contacts = max(iterations, *theirs.solver_niter), contacts + theirs.ncon
             np.testing.assert_allclose(ours.qvel, theirs.qvel, rtol=0, atol=1e-13 if file == "humanoid.xml" else 0)
     assert iterations < models.FAST_ITERATIONS and contacts > 50
-
-
-def test_engine_names(monkeypatch):
-    assert resolve("auto", "cpu") == "native"
-    assert resolve("auto", "tpu") == "mjx"
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    assert resolve("auto", "gpu") == "warp" and resolve("warp_staged", "gpu") == "warp_staged"
-    with pytest.raises(ConfigurationError, match="needs an NVIDIA GPU"):
-        resolve("warp_staged", "cpu")
-    for engine in ("mjx", "warp"):
-        with pytest.warns(UserWarning, match=f"{engine} is many times slower than native"):
-            assert resolve(engine, "cpu") == engine
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.warns(UserWarning, match="warp-lang, which is faster"):
-        assert resolve("auto", "gpu") == "mjx"
-    with pytest.raises(ConfigurationError, match="warp-lang") as error:
-        resolve("warp")
-    assert "\n" not in str(error.value)
-    with pytest.raises(ConfigurationError, match="did you mean native"):
-        resolve("nativ")
-    with pytest.raises(ConfigurationError, match="fast, reference"):
-        models.load("ant.xml", "quick")
 
 
 def test_state_is_the_whole_truth():

@@ -17,7 +17,6 @@ from experiments import (
     cli,
     compare,
     moss,
-    outcomes,
     rundir,
     setup,
     sweep,
@@ -41,26 +40,10 @@ COMPARISONS = {
 }
 
 
-def test_matched_accuracy_finds_the_best_matching():
-    classes = np.array([0, 1, 1, 2])
-    chosen = np.array([[2, 0, 0, 1], [2, 0, 1, 1]])  # 2 stands for 0, 0 for 1, 1 for 2: one step of eight is wrong
-    assert outcomes.matched_accuracy(np.eye(3)[chosen], classes) == pytest.approx(7 / 8)
-    assert outcomes.matched_accuracy(np.ones((2, 4, 1)), classes) is None  # one component tells nothing apart
-    assert outcomes.matched_accuracy(np.eye(3)[chosen], np.zeros(4)) is None
-    assert outcomes.matched_accuracy(np.eye(5)[chosen + 2], classes) == pytest.approx(7 / 8)
-
-
 def test_stored_flags_name_no_folders():
     flags = ("--data=/somewhere/of/mine/cheetah.h5", "--data=runs/hopper.h5", "--sac.discount=0.98", "mode=drift")
     kept = ["--data=cheetah.h5", *flags[1:]]
     assert [rundir.portable(flag) for flag in flags] == kept
-
-
-def test_spread_of_seeds():
-    over = outcomes.spread([1.0, 2.0, 3.0, 10.0])
-    assert (over["mean"], over["std"], over["iqm"]) == (4.0, pytest.approx(4.0825, rel=1e-4), 2.5)
-    assert 1.0 <= over["low"] <= 2.5 <= over["high"] <= 10.0
-    assert outcomes.spread([None, None]) is None
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
