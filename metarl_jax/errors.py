@@ -1,20 +1,48 @@
 """One-line errors of the library."""
 
 import dataclasses
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 
 class ConfigurationError(ValueError):
     """A wrong input. The message is one line a user can act on; entry points print it and exit with code 2."""
 
 
-def check_sizes(config: Any, prefix: str = "") -> None:
-    """Raise `ConfigurationError` for a size below 1 in a dataclass's fields `..._size(s)`, nested ones included."""
+class Range(NamedTuple):
+    """What fields whose names end alike may be."""
+
+    endings: tuple[str, ...]
+    words: str
+    holds: Callable[[float], bool]
+    """Of a number; of NaN it is False."""
+
+
+RANGES = (
+    Range(("_size", "_sizes"), ">= 1", lambda x: x >= 1),
+    Range(("_weight",), ">= 0", lambda x: 0.0 <= x < math.inf),
+    Range(("discount",), "in [0, 1]", lambda x: 0.0 <= x <= 1.0),
+    Range(("target_rate", "average_rate", "scale_rate"), "in (0, 1]", lambda x: 0.0 < x <= 1.0),
+    Range(
+        ("learning_rate", "held_for", "max_grad_norm", "contrastive_temperature"),
+        "positive",
+        lambda x: 0.0 < x < math.inf,
+    ),
+)
+
+
+def check_ranges(config: Any, prefix: str = "") -> None:
+    """Raise `ConfigurationError` for a number of a dataclass, or of one inside it, that its name's `Range` excludes.
+
+    What is None is not set.
+    """
     for field in dataclasses.fields(config):
         value, name = getattr(config, field.name), prefix + field.name
         if dataclasses.is_dataclass(value):
-            check_sizes(value, f"{name}.")
+            check_ranges(value, f"{name}.")
+        if value is None:
             continue
-        sizes = value if isinstance(value, tuple) else (value,)
-        if field.name.endswith(("_size", "_sizes")) and value is not None and min(sizes, default=1) < 1:
-            raise ConfigurationError(f"{name} must be >= 1, got {value}")
+        for endings, words, holds in RANGES:
+            if field.name.endswith(endings) and not all(map(holds, value if isinstance(value, tuple) else (value,))):
+                raise ConfigurationError(f"{name} must be {words}, got {value}")

@@ -17,7 +17,7 @@ from metarl_jax.agents.embedding_terms import TERMS, Inputs, Sizes
 from metarl_jax.data import offline
 from metarl_jax.data.offline import OfflineBatch, OfflineData
 from metarl_jax.data.statistics import Scale
-from metarl_jax.errors import ConfigurationError, check_sizes
+from metarl_jax.errors import ConfigurationError, check_ranges
 from metarl_jax.learners import brac, context_encoder
 from metarl_jax.learners.brac import Config as BRACConfig
 from metarl_jax.learners.context_encoder import Config as EncoderConfig
@@ -90,13 +90,11 @@ class Memory(NamedTuple):
 
 def validate(config: Config, num_train: int) -> None:
     """Raise `ConfigurationError` for settings that contradict each other or the data."""
-    check_sizes(config)
+    check_ranges(config)
     if config.method not in METHODS:
         raise ConfigurationError(f"unknown method {config.method!r}: choose {', '.join(METHODS)}")
     if config.brac.penalty not in brac.PENALTIES:
         raise ConfigurationError(f"unknown brac.penalty {config.brac.penalty!r}: choose {', '.join(brac.PENALTIES)}")
-    if not 0.0 < config.brac.average_rate <= 1.0:
-        raise ConfigurationError(f"brac.average_rate must be in (0, 1], got {config.brac.average_rate}")
     if not 2 <= config.tasks_per_step <= num_train:
         raise ConfigurationError(
             f"tasks_per_step must be in [2, {num_train}] (the data has {num_train} training tasks), "
@@ -104,12 +102,12 @@ def validate(config: Config, num_train: int) -> None:
         )
     if config.contexts_per_task not in (1, 2):
         raise ConfigurationError(f"contexts_per_task must be 1 or 2, got {config.contexts_per_task}")
-    counts = {name: getattr(config, name) for name in ("context_size", "steps_per_epoch")}
-    counts |= {"encoder.latent_size": config.encoder.latent_size, "gan.rounds": config.gan.rounds}
-    counts |= {"gan.noise_size": config.gan.noise_size, "brac.divergence_updates": config.brac.divergence_updates}
-    for name, count in counts.items():
+    counts = {"steps_per_epoch": config.steps_per_epoch, "gan.rounds": config.gan.rounds}
+    for name, count in (counts | {"brac.divergence_updates": config.brac.divergence_updates}).items():
         if count < 1:
             raise ConfigurationError(f"{name} must be >= 1, got {count}")
+    if METHODS[config.method].term == "information" and config.context_size < 2:
+        raise ConfigurationError(f"context_size must be >= 2 for {config.method} (embeddings are compared), got 1")
     if config.batch_size < 2:
         raise ConfigurationError(f"batch_size must be >= 2 (a covariance is taken over it), got {config.batch_size}")
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from metarl_jax.data import statistics
 from metarl_jax.data.replay import Replay, sample_windows
 from metarl_jax.data.statistics import Scale
-from metarl_jax.errors import ConfigurationError, check_sizes
+from metarl_jax.errors import ConfigurationError, check_ranges
 from metarl_jax.learners import sac
 from metarl_jax.learners.reward_model import Config as RewardModelConfig
 from metarl_jax.learners.sac import Config as SACConfig
@@ -88,8 +88,8 @@ def init(key: PRNGKeyArray, config: Config, spec: sac.Spec) -> State:
 
 
 def validate(config: Config, spec: EnvSpec) -> None:
-    """Raise `ConfigurationError` for sizes that contradict each other or the benchmark."""
-    check_sizes(config)
+    """Raise `ConfigurationError` for numbers out of range, or that contradict each other or the benchmark."""
+    check_ranges(config)
     sac.validate(config.sac)
     least = {"pool_windows": 1, "updates_per_pool": 1, "sac_updates": 0, "vae_updates": 0, "pretrain_updates": 0}
     for name, low in least.items():
@@ -99,8 +99,6 @@ def validate(config: Config, spec: EnvSpec) -> None:
         raise ConfigurationError("the potential of resting for ever is infinite with sac.discount=1: use less")
     if config.sac.action_cost and config.sac_reward_normalization:
         raise ConfigurationError("sac.action_cost is in units of the reward: use it without sac_reward_normalization")
-    if not 0.0 < config.scale_rate <= 1.0:
-        raise ConfigurationError(f"scale_rate must be in (0, 1], got {config.scale_rate}")
     if len(config.reward_floor) not in (0, 1, len(spec.families)):
         raise ConfigurationError(
             f"reward_floor must be one number or {len(spec.families)} ({', '.join(spec.families)}), "

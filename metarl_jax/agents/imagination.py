@@ -43,10 +43,6 @@ def validate(config: control.Config, vae_config: decoding.Config) -> None:
             "what an imagined task pays for standing still is not known: use --imagined_episodes=0, or neither "
             "--resting_potential nor --vae.progress_weight"
         )
-    if not config.reward_model.learning_rate > 0.0:
-        raise ConfigurationError(
-            f"reward_model.learning_rate must be positive, got {config.reward_model.learning_rate}"
-        )
 
 
 def make(config: control.Config, spec: EnvSpec, own_obs_size: int | None = None) -> Imagination:

@@ -24,16 +24,9 @@ def validate(config: decoding.Config, spec: EnvSpec) -> None:
             f"decoding other episodes of the task needs one task per episode, unlike {spec.name}: "
             "use --vae.decode=trajectory"
         )
-    for name in ("num_components", "latent_size", "decode_samples", "batch_size"):
+    for name in ("num_components", "decode_samples"):
         if getattr(config, name) < 1:
             raise ConfigurationError(f"vae.{name} must be >= 1, got {getattr(config, name)}")
-    for name, weight in vars(config).items():
-        if name.endswith("_weight") and not weight >= 0.0:
-            raise ConfigurationError(f"vae.{name} must be >= 0, got {weight}")
-    if config.learning_rate_held_for is not None and not config.learning_rate_held_for > 0.0:
-        raise ConfigurationError(
-            f"vae.learning_rate_held_for must be positive, or None, got {config.learning_rate_held_for}"
-        )
     if config.elbo_steps is not None and config.elbo_steps < 1:
         raise ConfigurationError(f"vae.elbo_steps must be >= 1, or None for all steps, got {config.elbo_steps}")
 

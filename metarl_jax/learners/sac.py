@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from metarl_jax.distributions import tanh_normal_sample
-from metarl_jax.errors import ConfigurationError
+from metarl_jax.errors import ConfigurationError, check_ranges
 from metarl_jax.learners.optimizers import adam
 from metarl_jax.losses import sac as losses
 from metarl_jax.networks.actor_critic import Actor, TwinCritic
@@ -106,19 +106,12 @@ class State(NamedTuple):
 
 def validate(config: Config) -> None:
     """Raise `ConfigurationError` for a setting that is out of range."""
-    for name, low in (("batch_size", 1), ("policy_every", 1), ("obs_embedding", 0), ("belief_embedding", 0)):
+    check_ranges(config, "sac.")
+    for name, low in (("policy_every", 1), ("obs_embedding", 0), ("belief_embedding", 0)):
         if (value := getattr(config, name)) < low:
             raise ConfigurationError(f"sac.{name} must be >= {low}, got {value}")
-    if not 0.0 <= config.discount <= 1.0:
-        raise ConfigurationError(f"sac.discount must be in [0, 1], got {config.discount}")
     if not config.alpha > 0.0:
         raise ConfigurationError(f"sac.alpha must be positive (1e-8 is as good as no entropy), got {config.alpha}")
-    if config.learning_rate_held_for is not None and not config.learning_rate_held_for > 0.0:
-        raise ConfigurationError(
-            f"sac.learning_rate_held_for must be positive, or None, got {config.learning_rate_held_for}"
-        )
-    if not 0.0 < config.average_rate <= 1.0:
-        raise ConfigurationError(f"sac.average_rate must be in (0, 1], got {config.average_rate}")
 
 
 def _actor(config: Config, spec: Spec) -> Actor:
@@ -188,7 +181,8 @@ def _known(belief: Float[Array, "B b"], privileged: Float[Array, "B p"] | None) 
 
 
 def train_step(state: State, batch: Batch, key: PRNGKeyArray, config: Config, spec: Spec) -> tuple[State, Metrics]:
-    """One update of the critics, then one of the policy and the temperature.
+    """One update of the critics, then one of the policy and the temperature, whatever `config.policy_every` says: who
+    wants more of the former calls `critic_step` and `policy_step`.
 
     Beliefs are inputs, not parameters: no gradient reaches whatever made them.
     """
