@@ -103,16 +103,23 @@ def published(run: Path) -> dict[str, Any]:
 def last_evaluation(run: Path, environment: dict[str, Any]) -> list[dict[str, Any]]:
     """Mean reward per step in each of `PARTS` equal parts of the first episode, by held-out task; of the first seed.
 
-    Nothing where tasks change: a held-out task is then the first of several.
+    None of a part that the episode has ended before. Nothing where tasks change: a held-out task is then the first of
+    several.
     """
     if not environment["stationary"]:
         return []
     evaluation, tasks = evaluations.load(run / "evaluation.npz")
-    rewards, specs = np.asarray(evaluation.rewards, float)[0, 0], np.asarray(tasks.spec, float).round(4)
-    parts = [part.mean(0).round(4) for part in np.array_split(rewards, PARTS)]
+    rewards, alive = (np.asarray(x)[0, 0] for x in (evaluation.rewards, evaluation.alive))
+    specs = np.asarray(tasks.spec, float).round(4)
+    parts = np.array_split(np.arange(len(rewards)), PARTS)
+
+    def course(task: int) -> list[float | None]:
+        paid = [rewards[part, task][alive[part, task]].astype(float) for part in parts]
+        return [round(float(part.mean()), 4) if len(part) else None for part in paid]
+
     return [
-        {"subtask": environment["subtasks"][label], "spec": spec.tolist(), "reward_per_step": course.tolist()}
-        for label, spec, course in zip(tasks.label, specs, np.transpose(parts), strict=True)
+        {"subtask": environment["subtasks"][label], "spec": spec.tolist(), "reward_per_step": course(task)}
+        for task, (label, spec) in enumerate(zip(tasks.label, specs, strict=True))
     ]
 
 

@@ -15,7 +15,7 @@ from metarl_jax.training.logging import read_metrics
 from metarl_jax.training.report import recent_scores
 
 
-def matched_accuracy(components: np.ndarray, classes: np.ndarray) -> float | None:
+def matched_accuracy(components: np.ndarray, classes: np.ndarray, alive: np.ndarray) -> float | None:
     """Share of steps whose most likely component is the one that stands for the task's class, under the best matching.
 
     None where there is one class, or one component: nothing is told apart.
@@ -23,26 +23,31 @@ def matched_accuracy(components: np.ndarray, classes: np.ndarray) -> float | Non
     Args:
       components: [T, N, c] responsibilities.
       classes: [N].
+      alive: [T, N] whether a step belongs to the episode.
     """
     chosen = components.argmax(-1)
     names = np.unique(classes)
     if len(names) < 2 or components.shape[-1] < 2:
         return None
+    chosen, classes = chosen[alive], np.broadcast_to(classes, chosen.shape)[alive]
     table = np.array([[np.mean((chosen == k) & (classes == c)) for k in range(components.shape[-1])] for c in names])
     return float(table[linear_sum_assignment(-table)].sum())
 
 
-def component_shares(components: np.ndarray, family: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+def component_shares(
+    components: np.ndarray, family: np.ndarray, alive: np.ndarray, names: Sequence[str]
+) -> dict[str, float]:
     """Share of each base task's steps in which each component is the most likely one: `goal as component 0`, ...
 
     Args:
       components: [T, N, c] responsibilities.
       family: base task [N].
+      alive: [T, N] whether a step belongs to the episode.
       names: of base tasks.
     """
-    chosen = components.argmax(-1)
+    chosen, family = components.argmax(-1)[alive], np.broadcast_to(family, alive.shape)[alive]
     return {
-        f"{names[i]} as component {k}": float(np.mean(chosen[:, family == i] == k))
+        f"{names[i]} as component {k}": float(np.mean(chosen[family == i] == k))
         for i in np.unique(family)
         for k in range(components.shape[-1])
     }
@@ -64,12 +69,13 @@ def outcome(run: Path, place: int = 0) -> dict[str, Any]:
     about = json.loads((run / "config.json").read_text())
     stationary = about["environment"]["stationary"]  # otherwise the tasks are those of the first steps alone
     components, recognized = np.asarray(evaluation.components)[place, 0], np.asarray(evaluation.recognized)[place, 0]
-    matched = matched_accuracy(components, classes) if stationary else None
+    alive = np.asarray(evaluation.alive)[place, 0]
+    matched = matched_accuracy(components, classes, alive) if stationary else None
     groups = evaluations.belief_purity(np.asarray(evaluation.beliefs)[[place], 0, -1], tasks) if stationary else {}
     several = stationary and components.shape[-1] > 1
     families = about["environment"]["families"]
-    shares = component_shares(components, tasks.family, families) if several else {}
-    purity = evaluations.clusters(components[None], tasks.family)["test_cluster_purity"]
+    shares = component_shares(components, tasks.family, alive, families) if several else {}
+    purity = evaluations.clusters(components[None], tasks.family, alive[None])["test_cluster_purity"]
     measured = {
         "test_return": float(curve.test_return[-1]),
         "reached_return": curves.reached([curve]),

@@ -78,7 +78,8 @@ def report(
     if evaluation.recognized.shape[-1]:
         result["recognition_accuracy"] = float(np.nanmean(np.asarray(evaluation.recognized)[:, 0]))
     if evaluation.components.shape[-1] > 1:
-        result |= clusters(np.asarray(evaluation.components)[:, 0], tasks.family)
+        components, alive = (np.asarray(x)[:, 0] for x in (evaluation.components, evaluation.alive))
+        result |= clusters(components, tasks.family, alive)
     if (
         normalizer is None
         and not np.any(evaluation.task_changed)
@@ -113,12 +114,13 @@ def by_member(evaluation: Evaluation, members: Sequence[str], lost: Container[st
     }
 
 
-def clusters(components: np.ndarray, family: np.ndarray) -> dict[str, Any]:
+def clusters(components: np.ndarray, family: np.ndarray, alive: np.ndarray) -> dict[str, Any]:
     """How the mixture divides the tasks.
 
     Args:
       components: responsibilities [S, T, N, c] of one episode.
       family: base task [N].
+      alive: [S, T, N] whether a step belongs to the episode.
 
     Returns:
       `test_component_usage` [c], or [S, c] with several seeds, whose components are not the same;
@@ -126,13 +128,14 @@ def clusters(components: np.ndarray, family: np.ndarray) -> dict[str, Any]:
       `test_cluster_purity`, the adjusted Rand index of the most likely component at the episode's end against the
       base task: 1 is a perfect match, 0 is chance, None where there is one base task.
     """
-    usage = components.mean((1, 2))
-    entropy = -(components * np.log(np.clip(components, 1e-12, None))).sum(-1).mean()
+    weight = alive / alive.sum((1, 2), keepdims=True)
+    usage = (weight[..., None] * components).sum((1, 2))
+    entropy = -(components * np.log(np.clip(components, 1e-12, None))).sum(-1)
     final = components[:, -1].argmax(-1)
     several = len(np.unique(family)) > 1
     return {
         "test_component_usage": (usage if len(usage) > 1 else usage[0]).tolist(),
-        "test_responsibility_entropy": float(entropy),
+        "test_responsibility_entropy": float((weight * entropy).sum((1, 2)).mean()),
         "test_cluster_purity": float(np.mean([adjusted_rand_score(family, f) for f in final])) if several else None,
     }
 

@@ -47,6 +47,15 @@ def test_clusters_against_base_tasks(probabilities, purity, entropy):
     np.testing.assert_allclose(report["test_component_usage"], np.mean(probabilities, 0))
 
 
+def test_clusters_count_no_step_after_an_episode_s_end():
+    components = np.zeros((1, 2, 2, 2))
+    components[0, :, 0], components[0, :, 1] = [[1, 0], [0.5, 0.5]], [[0, 1], [0, 1]]
+    alive = np.array([[[True, True], [False, True]]])
+    report = evaluations.clusters(components, np.array([0, 1]), alive)
+    np.testing.assert_allclose(report["test_component_usage"], [1 / 3, 2 / 3])
+    assert report["test_responsibility_entropy"] == 0.0
+
+
 @pytest.mark.parametrize(("places", "base_task", "subtask"), [([0, 1, 5, 5.1], 1.0, 1.0), ([0, 5, 6, 6.1], 0.0, 1.0)])
 def test_beliefs_lie_in_groups_of_tasks(places, base_task, subtask):
     beliefs = np.broadcast_to(np.array(places)[:, None], (2, 2, 12, 4, 1))
