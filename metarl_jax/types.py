@@ -33,7 +33,10 @@ class Task(Protocol):
 
 
 class Transition(NamedTuple):
-    """One step of one episode; leading axes are documented where it is used."""
+    """One step of one episode; leading axes are documented where it is used.
+
+    What has a default is needed by those settings alone that look at it; rollouts know all of it.
+    """
 
     obs: Float[Array, "... obs"]
     action: Float[Array, "... act"]
@@ -46,15 +49,15 @@ class Transition(NamedTuple):
     """The episode ended with this step, by termination or truncation; what follows is another episode."""
     valid: Bool[Array, "..."]
     """False where the simulation diverged; such a step is never learnt from."""
-    task: Any
+    task: Any = None
     """The `Task` that the reward belongs to."""
-    gross_reward: Float[Array, "..."]
-    """What the step would have paid had its action been free."""
-    gross_reward_change: Float[Array, "..."]
+    gross_reward: Float[Array, "..."] = None  # type: ignore[assignment]
+    """What the step would have paid had its action been free; None: as much."""
+    gross_reward_change: Float[Array, "..."] = None  # type: ignore[assignment]
     """That, less what it was in the last step; 0 at an episode's first step."""
-    resting: Float[Array, "... 2"]
+    resting: Float[Array, "... 2"] = None  # type: ignore[assignment]
     """What that task pays per step for standing still where the step began, and where it ended; 0 if imagined."""
-    imagined: Bool[Array, "..."]
+    imagined: Bool[Array, "..."] = None  # type: ignore[assignment]
     """The agent made the task up, and paid the reward itself, by its model of rewards."""
 
 
@@ -119,7 +122,7 @@ class Environment(Protocol):
 
 
 class Agent(NamedTuple):
-    """An algorithm as pure functions. Rollout, evaluation and rendering need only `begin`, `act` and `observe`."""
+    """An algorithm as pure functions. Rollout and evaluation need only `begin`, `act`, `observe` and `describe`."""
 
     init: Callable[[PRNGKeyArray], Any]
     """(key) -> the agent's learning state (parameters, optimisers, statistics)."""
@@ -131,7 +134,8 @@ class Agent(NamedTuple):
     """(state, memory, transition [n]) -> the memories after it."""
     parts: Mapping[str, Callable[[Any, Any, PRNGKeyArray], tuple[Changes, Metrics]]]
     """By name, the longest first: (state, replay, key) -> the fields that an epoch of this part's learning changes, and
-    metrics, of which `updates` counts its gradient steps. All parts read the state as it was before the epoch, and no
+    metrics, of which `updates` counts its gradient steps, and one that is not finite ends the run, unless its name ends
+    in `_return`. All parts read the state as it was before the epoch, and no
     two change the same field, so they may run side by side."""
     describe: Callable[[Any, Any], dict[str, jax.Array]]
     """(state, memory) -> what the memory believes, for reports: `belief` [n, b] and `component` [n, K]; where

@@ -37,7 +37,8 @@ class Replay(NamedTuple):
 
 def vectors(transition: Transition) -> Vectors:
     """The vectors of a transition."""
-    return Vectors(*(getattr(transition, name) for name in Vectors._fields))
+    found = Vectors(*(getattr(transition, name) for name in Vectors._fields))
+    return found._replace(gross_reward=found.reward) if found.gross_reward is None else found
 
 
 def unscaled(obs_size: int, action_size: int) -> statistics.Scale:

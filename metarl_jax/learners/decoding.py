@@ -82,8 +82,8 @@ class _Target(NamedTuple):
 
     vectors: Vectors
     """Standardised."""
-    progress: Float[Array, "..."]
-    """In root mean squares of the batch."""
+    progress: Float[Array, "..."] | None
+    """In root mean squares of the batch; None if it is not decoded."""
 
 
 class Spec(NamedTuple):
@@ -115,14 +115,17 @@ def context(
 ) -> Float[Array, "... C"]:
     """A transition as an encoder's input: standardised [s, a, r, s'], and the change of r if that is wanted.
 
+    `scale` is of `Vectors`: `statistics.scale(replay.moments)`, or `replay.unscaled`, which standardises nothing.
     Changes are compressed, because they differ by orders of magnitude between tasks and steps: by asinh, which is
     linear below a hundredth of the reward's standard deviation and logarithmic above, and a third of it.
     """
     x: Vectors = scale.apply(vectors(transition))
     reward = x.gross_reward if gross_reward else x.reward
-    change = jnp.arcsinh(100.0 * transition.gross_reward_change / scale.std.gross_reward) / 3.0
     item = [x.obs, x.action, reward[..., None], x.next_obs]
-    return jnp.concatenate(item + [change[..., None]] * reward_change, -1)
+    if reward_change:
+        change = jnp.arcsinh(100.0 * transition.gross_reward_change / scale.std.gross_reward) / 3.0
+        item.append(change[..., None])
+    return jnp.concatenate(item, -1)
 
 
 def context_size(obs_size: int, action_size: int, reward_change: bool = False) -> int:
@@ -164,10 +167,13 @@ def init(key: PRNGKeyArray, config: Config, spec: Spec) -> Any:
     return decoder(config, spec).init(key, *(jnp.zeros(size) for size in sizes))
 
 
-def _target(scale: Scale, windows: Transition) -> _Target:
+def _target(config: Config, scale: Scale, windows: Transition) -> _Target:
+    x = scale.apply(vectors(windows))
+    if not config.progress_weight:
+        return _Target(x, None)
     progress = windows.resting[..., 1] - windows.resting[..., 0]
     square = jnp.sum(windows.valid * jnp.square(progress)) / jnp.maximum(jnp.sum(windows.valid), 1.0)
-    return _Target(scale.apply(vectors(windows)), progress * jax.lax.rsqrt(square + 1e-12))
+    return _Target(x, progress * jax.lax.rsqrt(square + 1e-12))
 
 
 def _squared(
@@ -179,7 +185,7 @@ def _squared(
     state_error = jnp.mean(jnp.square(next_obs - x.next_obs[..., None, :]), -1)
     reward = x.gross_reward if config.gross_reward else x.reward
     reward_error = config.reward_weight * jnp.square(rewards[..., 0] - reward[..., None])
-    if config.progress_weight:
+    if target.progress is not None:
         reward_error += config.progress_weight * jnp.square(rewards[..., 1] - target.progress[..., None])
     return config.state_weight * state_error, reward_error
 
@@ -201,15 +207,17 @@ def errors(
     """
     key_z, key_partner, key_sibling, key_swap = jax.random.split(key, 4)
     latent = sample_components(key_z, q)
-    target = _target(scale, windows)
+    target = _target(config, scale, windows)
     if config.decode not in ("trajectory", "task"):
         return _squared(config, spec, params, jax.tree.map(lambda x: x[steps], target), latent)
+    if config.decode == "task" and siblings is None:
+        raise ValueError("decode='task' needs siblings: other episodes of the windows' tasks")
     partner = partners(key_partner, segments(windows), config.decode_samples)[:, steps]
     lane = jnp.arange(windows.reward.shape[1])
     target, valid = jax.tree.map(lambda x: x[partner, lane], (target, windows.valid))
     if siblings is not None:
         time = jax.random.randint(key_sibling, partner.shape, 0, siblings.reward.shape[0])
-        other, other_valid = jax.tree.map(lambda x: x[time, lane], (_target(scale, siblings), siblings.valid))
+        other, other_valid = jax.tree.map(lambda x: x[time, lane], (_target(config, scale, siblings), siblings.valid))
         swap = other_valid & jax.random.bernoulli(key_swap, 0.5, partner.shape)
         target = jax.tree.map(
             lambda x, y: jnp.where(swap.reshape(*swap.shape, *(1,) * (x.ndim - 3)), x, y), other, target
