@@ -23,8 +23,8 @@ from metarl_jax.training import compilation, guard, loop
 
 ALGORITHMS = {name: f"experiments.{name}" for name in ("moss", "timrl", "cemrl", "er_trl")}
 """Name in config.json -> module."""
-MAY_CHANGE = {"epochs", "minutes", "eval_every", "save_every", "resume", "wandb"}
-"""Fields that a resumed run may give new values."""
+MAY_CHANGE = {"epochs", "minutes", "eval_every", "save_every", "resume", "wandb", "data"}
+"""Fields that a resumed run may give new values. A file of data may have moved: its checksum says what it is."""
 USAGE = 2
 """Exit code of a wrong input."""
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -68,7 +68,8 @@ def guarded(command: Callable[[], int]) -> int:
         if error.errno not in DISK_FULL:
             raise
         print(
-            f"error: {error.strerror}{where}: free some; a run goes on from its last save with --resume",
+            f"error: {error.strerror}{where}: free some; a run goes on from its last save with --resume, a collection "
+            "by the same command",
             file=sys.stderr,
         )
         return USAGE

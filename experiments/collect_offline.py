@@ -1,12 +1,13 @@
 """Collect an offline data set: behaviour policies for every task of a benchmark, and their episodes as they learn."""
 
+import contextlib
 import json
 import os
 import shlex
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,8 @@ def collect(config: Config) -> int:
             held = offline.Tasks(*(np.asarray(x) for x in tasks))
             data = collection.assemble(run.behaviours(), held, splits(env))
             offline_file.save(path, data, metadata(config, env, run.env_steps))
-        shutil.rmtree(work, ignore_errors=True)
         report(path, terminal)
+        shutil.rmtree(work, ignore_errors=True)  # not before the file has been read
     return 0
 
 
@@ -131,6 +132,13 @@ def report(path: Path, terminal: Terminal) -> None:
     terminal.say(f"learn from it: {' '.join([*command, f'--data={where}'])}")
 
 
+@contextlib.contextmanager
+def opened(file: Path) -> Iterator[Any]:
+    """The behaviour that a file of the working directory holds."""
+    with reading(file, f": remove {file.parent} to begin anew"), np.load(file) as stored:
+        yield stored
+
+
 class _Run:
     """One call of the command. Everything that must outlive it is in the working directory."""
 
@@ -153,6 +161,7 @@ class _Run:
         shapes = jax.eval_shape(collector.init, self.key_init)
         restored = self.checkpoints.restore(shapes, discard=True)
         self.epoch = restored[1]["epoch"] if restored else 0
+        self._check_stored()
         self.num_agents = shapes.epoch.shape[0]
         self.progress = work / "progress.jsonl"
         rewind(self.progress, self.epoch)  # a kill may have kept the last from being saved
@@ -250,6 +259,12 @@ class _Run:
     def _file(self, index: int) -> Path:
         return self.work / f"behaviour-{index}.npz"
 
+    def _check_stored(self) -> None:
+        """Raise `ConfigurationError` now rather than at the end if behaviour that was stored cannot be read."""
+        for index in range(np.searchsorted(self.stored_at, self.epoch, "right")):
+            with opened(self._file(index)) as stored:
+                stored["length"]
+
     def _save(self) -> None:
         self.checkpoints.save(self.epoch, self.state, {"epoch": self.epoch})
 
@@ -265,8 +280,7 @@ class _Run:
         """What was stored, by the env steps of the policies."""
         found = {}
         for index, steps in enumerate(self.env_steps):
-            file = self._file(index)
-            with reading(file, f": remove {self.work} to begin anew"), np.load(file) as stored:
+            with opened(self._file(index)) as stored:
                 fields: dict[str, Any] = dict.fromkeys(Transition._fields)
                 fields |= {name: stored[name] for name in offline.OfflineBatch._fields}
                 found[steps] = Behaviour(Transition(**fields), stored["length"])

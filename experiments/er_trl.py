@@ -16,6 +16,7 @@ from metarl_jax.analysis.evaluation import Normalizer
 from metarl_jax.data import offline, offline_file
 from metarl_jax.data.offline import SPLITS, Metadata, OfflineData
 from metarl_jax.errors import ConfigurationError
+from metarl_jax.training import guard
 from metarl_jax.training import offline as offline_trainer
 from metarl_jax.training.loop import Experiment, RunConfig
 
@@ -32,7 +33,8 @@ class Config(setup.Base):
     preset: str = "small"
     """Where all other defaults come from. `reference`: the released settings; `small`: for a few CPU cores."""
     data: str = ""
-    """Data set: a file of experiments.collect_offline, to be left as it is for as long as the run is used."""
+    """Data set: a file of experiments.collect_offline, to be left as it is for as long as the run is used. If it has
+    moved: `--resume=RUN --data=FILE`."""
     quality: str = "mixed"
     """Variant of the data: expert, medium, mixed (all of it) or noisy."""
     sigma: float = 0.1
@@ -80,7 +82,9 @@ def load(config: Config, env: envs.Environment) -> tuple[OfflineData, Metadata, 
         raise ConfigurationError(
             f"--data is needed: collect it by python -m experiments.collect_offline --env={config.env} --out=FILE"
         )
-    data, metadata = offline_file.load(Path(config.data), env.spec)
+    path = Path(config.data)
+    guard.check_memory(path.stat().st_size if path.is_file() else 0, what="stored data", on_host=True)
+    data, metadata = offline_file.load(path, env.spec)
     if metadata.variant != env.spec.variant:
         warnings.warn(
             f"{config.data} was collected on {metadata.variant} models, policies act on {env.spec.variant} ones: "

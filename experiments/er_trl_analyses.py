@@ -65,7 +65,7 @@ def parameter(env: str, spec: np.ndarray) -> np.ndarray:
     """The numbers [n, p] that a task is told by, in the units of the reference: an angle, a factor, or the spec."""
     if env.endswith("_dir_grid"):
         return np.mod(np.arctan2(spec[:, 1:2], spec[:, :1]), 2 * np.pi)
-    if env.partition("_")[0] in ("hopper", "walker"):
+    if env in ("hopper_mass", "hopper_friction", "walker_mass", "walker_friction"):
         return 1.5**spec
     return spec
 
@@ -159,7 +159,9 @@ def actions(config: Config, image: Path) -> dict[str, Any]:
     made = np.asarray(jax.vmap(generated)(run.states.term.generator, latent)).reshape(-1, sizes.action_size)
     real = np.asarray(stored.action).reshape(-1, sizes.action_size)
     shares = [action_plots.histograms(x) for x in (real, made)]
-    records = read_metrics(run.path / "metrics.jsonl")
+    records = [r for r in read_metrics(run.path / "metrics.jsonl") if r["epoch"] <= run.epoch]
+    if not records:
+        raise ConfigurationError(f"--runs: {run.path} has learnt nothing yet: resume it")
     distance = action_plots.total_variation(*shares)
     action_plots.draw(image, shares[0], shares[1], records, f"{run.config.env}, {run.method}")
     accuracy = records[-1]["discriminator_accuracy"]
@@ -176,6 +178,7 @@ def diversity(config: Config, image: Path) -> dict[str, Any]:
     """Distances of behaviour policies on each benchmark, against what er_trl gains over focal there."""
     scores: dict[str, dict[str, float]] = {}
     matrices: dict[str, np.ndarray] = {}
+    sources: dict[str, er_trl_runs.Source] = {}
     for path in config.runs:
         run_config = er_trl_runs.config_of(path)
         if run_config.agent.method in scores.setdefault(run_config.env, {}):
@@ -183,6 +186,9 @@ def diversity(config: Config, image: Path) -> dict[str, Any]:
                 f"--runs: two of {run_config.agent.method} on {run_config.env}: use --seeds in one run instead"
             )
         scores[run_config.env][run_config.agent.method] = score(path)
+        learnt_from = er_trl_runs.learnt_from(path)
+        if learnt_from != sources.setdefault(run_config.env, learnt_from):
+            raise ConfigurationError(f"--runs: those on {run_config.env} differ in data, quality, tasks or scores")
         if run_config.env not in matrices:
             matrices[run_config.env] = policy_distances(run_config, config)
     if missing := [env for env, found in scores.items() if not {"er_trl", "focal"} <= set(found)]:

@@ -53,26 +53,28 @@ def comparison(config: Config) -> Comparison:
         raise ConfigurationError("--data is needed: collect it by python -m experiments.collect_offline")
     variants: dict[str, tuple[str, ...]]
     data, metadata = offline_file.load(config.data)
-    base = er_trl.presets_for("small", metadata.env, metadata.env_options)
+    most = int((data.split == SPLITS.index("train")).sum())
+    preset = er_trl.presets_for("small", metadata.env, metadata.env_options)
+
+    def drawn(num_tasks: int) -> str:
+        """How many of them a train step draws."""
+        return f"--tasks_per_step={min(num_tasks, preset.agent.tasks_per_step)}"
+
     if config.question == "tasks":
         title = "How many training tasks are needed?"
-        most = int((data.split == SPLITS.index("train")).sum())
         if wrong := [count for count in config.counts if not 2 <= count <= most]:
             raise ConfigurationError(f"--counts must be in [2, {most}], got {wrong[0]}")
-        variants = {
-            f"{count} tasks": (f"--train_tasks={count}", f"--tasks_per_step={min(count, base.agent.tasks_per_step)}")
-            for count in config.counts
-        }
+        variants = {f"{count} tasks": (f"--train_tasks={count}", drawn(count)) for count in config.counts}
     elif config.question == "entropy":
         title = "What does the entropy term's weight do?"
         if wrong_weights := [weight for weight in config.weights if not 0 <= weight < float("inf")]:
             raise ConfigurationError(f"--weights must be at least 0, got {wrong_weights[0]:g}")
-        variants = {f"weight {weight:g}": (f"--entropy_weight={weight}",) for weight in config.weights}
+        variants = {f"weight {weight:g}": (f"--entropy_weight={weight}", drawn(most)) for weight in config.weights}
     else:
         title = "How good must behaviour be?"
         for name in config.qualities:
             offline.quality(data, metadata, name)
-        variants = {name: (f"--quality={name}",) for name in config.qualities}
+        variants = {name: (f"--quality={name}", drawn(most)) for name in config.qualities}
     options = ("--env_options", *metadata.env_options) if metadata.env_options else ()
     common = (f"--data={config.data}", f"--variant={metadata.variant}", *options)
     found = {

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from experiments import er_trl, evaluate, rundir
 from metarl_jax.agents import comrl
-from metarl_jax.data import offline
+from metarl_jax.data import offline, offline_file
 from metarl_jax.data.offline import OfflineBatch, OfflineData
 from metarl_jax.data.statistics import Scale
 from metarl_jax.errors import ConfigurationError
@@ -32,6 +32,8 @@ class Run(NamedTuple):
     agent: Agent
     states: Any
     """Of the agent, leading axis S of seeds."""
+    epoch: int
+    """Of the checkpoint."""
 
     @property
     def method(self) -> str:
@@ -47,6 +49,31 @@ def config_of(path: str) -> er_trl.Config:
     return rundir.fill(er_trl.Config(), content["config"], path)
 
 
+class Source(NamedTuple):
+    """What two runs must have in common for their scores to be compared."""
+
+    checksum: str
+    quality: str
+    train_tasks: int | None
+    normalizer: str
+    env_options: tuple[str, ...]
+
+
+def learnt_from(path: str) -> Source:
+    """What a run learnt from, and what its scores are of.
+
+    Raises:
+      ConfigurationError: its file of data is gone, or was replaced.
+    """
+    config = config_of(path)
+    checksum = rundir.read(path, "--runs").get("data_checksum")
+    with offline_file.reading(config.data):
+        found = offline_file.checksum(config.data)
+    if checksum not in (None, found):
+        raise ConfigurationError(f"--runs: {path} has learnt from other data than is in {config.data} now")
+    return Source(found, config.quality, config.train_tasks, config.normalizer, config.env_options)
+
+
 def load(path: str) -> Run:
     """The last good checkpoint of a run, and its data.
 
@@ -54,12 +81,13 @@ def load(path: str) -> Run:
       ConfigurationError: not a run of experiments.er_trl, or its data is gone.
     """
     config = config_of(path)
-    experiment, state, _ = evaluate.load(path)
+    experiment, state, info = evaluate.load(path)
     (data,) = experiment.trainer.constants
     rows = er_trl.chosen_tasks(config, data)
     scale = offline_trainer.moments(data, rows)
     agent = comrl.make(config.agent, experiment.spec, scale, rows)
-    return Run(Path(path), config, experiment.spec, jax.device_put(data), rows, scale, agent, state.agent)
+    data = jax.device_put(data)
+    return Run(Path(path), config, experiment.spec, data, rows, scale, agent, state.agent, info["epoch"])
 
 
 def named(paths: Sequence[str]) -> dict[str, str]:

@@ -38,6 +38,8 @@ class Config:
 
 def inspect(config: Config) -> int:
     """Check, print, draw and export."""
+    if not Path(config.file).is_file():
+        raise ConfigurationError(f"{config.file} cannot be read: there is no such file")
     path = Path(config.out) if config.out else Path(config.file).with_suffix(".png")
     if path.suffix not in SUFFIXES:
         raise ConfigurationError(f"--out: {path} must end in one of {', '.join(SUFFIXES)}")

@@ -31,7 +31,7 @@ def choose(kind: str, data: OfflineData, metadata: Metadata) -> Normalizer:
     """The normaliser of the test tasks: the data's, once per context.
 
     Raises:
-      ConfigurationError: an unknown kind, or the reference has no such benchmark.
+      ConfigurationError: an unknown kind, the reference has no such benchmark, or the data no range of returns.
     """
     if kind not in KINDS:
         raise ConfigurationError(f"unknown normalizer {kind!r}: choose {', '.join(KINDS)}")
@@ -42,5 +42,10 @@ def choose(kind: str, data: OfflineData, metadata: Metadata) -> Normalizer:
         )
     if found is None:
         low, high = offline.return_range(data).T
-        found = Normalizer(low, np.maximum(high, low + 1e-6), "the data set")
+        if (same := np.flatnonzero(high <= low)).size:
+            raise ConfigurationError(
+                f"all episodes of task {same[0]} return {low[same[0]]:g} in the data, so it has no scale for scores: "
+                f"collect more episodes, or more checkpoints"
+            )
+        found = Normalizer(low, high, "the data set")
     return found._replace(low=np.tile(found.low, len(CONTEXTS)), high=np.tile(found.high, len(CONTEXTS)))

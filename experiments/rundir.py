@@ -71,6 +71,7 @@ def describe(path: Path, algorithm: str, config: Any, experiment: Experiment) ->
         "algorithm": algorithm,
         "config": dataclasses.asdict(config),
         "data_checksum": experiment.data_checksum,
+        "scores_of": experiment.normalizer.source if experiment.normalizer else None,
         "environment": {name: getattr(spec, name) for name in names},
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
         "commit": commit(),

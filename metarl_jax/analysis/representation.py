@@ -41,6 +41,7 @@ def rmse(
     errors = []
     for train, test in split.split(latent, groups=task):
         mean, std = spec[train].mean(0), spec[train].std(0)
+        std = np.where(std > 0, std, 1.0)  # training has one task, or several that agree in this
         model = make_pipeline(StandardScaler(), REGRESSORS[regressor]()).fit(latent[train], (spec[train] - mean) / std)
         errors.append(np.sqrt(np.mean(np.square(mean + std * model.predict(latent[test]) - spec[test]))))
     return np.array(errors)

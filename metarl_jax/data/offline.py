@@ -94,7 +94,7 @@ class Metadata:
     settings: tuple[str, ...] = ()
     """Of the collection, as name=value: everything that decides what is in the file."""
     quality: str = "mixed"
-    """Variant of the data, one of `QUALITIES`; a file holds `mixed`."""
+    """Variant of the data: one of `QUALITIES`, of `noisy` with its sigma; a file holds `mixed`."""
 
 
 class Episodes(NamedTuple):
@@ -166,25 +166,28 @@ def quality(
       data: on the host, as stored.
       metadata: its own.
       name: `expert`: every task's best checkpoint; `medium`: the one nearest to halfway between its worst and its
-        best; `mixed`: everything; `noisy`: everything, seen through noise.
+        best, the earliest of several; `mixed`: everything; `noisy`: everything, seen through noise.
       sigma: of `noisy`: normal noise on observations and rewards, in their standard deviations over the data set. The
         noise of a step's `next_obs` is that of the next step's `obs`.
       seed: of the noise.
 
     Raises:
-      ConfigurationError: an unknown name, a negative sigma, or one checkpoint where several are compared.
+      ConfigurationError: an unknown name, a negative sigma, or fewer checkpoints than are compared.
     """
     if name not in QUALITIES:
         raise ConfigurationError(f"unknown quality {name!r}: choose {', '.join(QUALITIES)}")
     if name == "noisy":
         data = _noisy(data, sigma, seed)
     elif name != "mixed":
-        if len(metadata.checkpoints) < 2:
-            raise ConfigurationError(f"quality {name} needs data of several checkpoints, this is of one: use mixed")
+        need = {"expert": 2, "medium": 3}[name]
+        if (num := len(metadata.checkpoints)) < need:
+            raise ConfigurationError(f"quality {name} needs data of {need} checkpoints, this has {num}: use mixed")
         returns = behaviour_returns(data, metadata)
         best, worst = np.nanmax(returns, 1), np.nanmin(returns, 1)
         goal = best if name == "expert" else (best + worst) / 2
-        chosen = np.nanargmin(np.abs(returns - goal[:, None]), 1)
+        distance = np.abs(returns - goal[:, None])
+        near = np.nanmin(distance, 1) + 1e-6 * (best - worst)  # rounding does not decide between two as near
+        chosen = np.argmax(distance <= near[:, None], 1)
         data = select(data, data.checkpoint == np.asarray(metadata.checkpoints)[chosen][:, None])
     return data, dataclasses.replace(metadata, quality=f"noisy({sigma:g})" if name == "noisy" else name)
 

@@ -149,18 +149,20 @@ def assemble(
       tasks: [N, ...].
       split: see `OfflineData`.
     """
-    parts: list[dict[str, np.ndarray]] = []
+    count = np.sum([np.sum(length, 1) for _, length in behaviours.values()], 0, np.int32)
+    first, *_ = behaviours.values()
+    examples = {name: np.asarray(getattr(first.transitions, name)) for name in offline.OfflineBatch._fields}
+    rows = {name: np.zeros((len(split), count.max(), *x.shape[3:]), x.dtype) for name, x in examples.items()}
+    rows |= {"last": np.zeros((len(split), count.max()), bool), "checkpoint": np.zeros((len(split), count.max()), int)}
+    begin = np.zeros(len(split), int)
     for checkpoint, (found, length) in behaviours.items():
-        index = np.broadcast_to(np.arange(found.reward.shape[-1]), found.reward.shape)
-        end = np.asarray(length)[..., None]
-        parts.append(
-            {name: np.asarray(getattr(found, name)) for name in offline.OfflineBatch._fields}
-            | {"last": index == end - 1, "keep": index < end, "checkpoint": np.full(index.shape, checkpoint)}
-        )
-    rows = {
-        name: np.concatenate([p[name].reshape(len(split), -1, *p[name].shape[3:]) for p in parts], 1)
-        for name in parts[0]
-    }
-    keep = rows.pop("keep")
-    width = np.full(len(split), keep.shape[1], np.int32)
-    return offline.select(offline.OfflineData(task=tasks, split=split, count=width, **rows), keep)
+        index = np.arange(found.reward.shape[-1])
+        for n, lengths in enumerate(np.asarray(length)):
+            kept = index < lengths[:, None]
+            place = slice(begin[n], begin[n] + lengths.sum())
+            for name in examples:
+                rows[name][n, place] = getattr(found, name)[n][kept]
+            rows["last"][n, place] = (index == lengths[:, None] - 1)[kept]
+            rows["checkpoint"][n, place] = checkpoint
+        begin += np.sum(length, 1)
+    return offline.OfflineData(task=tasks, split=split, count=count, **rows)

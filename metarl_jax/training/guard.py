@@ -60,9 +60,9 @@ def overwritten(state: Any, lanes: Sequence[int], by: Sequence[int]) -> Any:
     return jax.tree.map(lambda x: x.at[jnp.asarray(lanes)].set(x[jnp.asarray(by)]), state)
 
 
-def available_memory() -> float:
-    """Free bytes on the device that JAX computes on (on the CPU: of the machine, or of the container)."""
-    stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
+def available_memory(on_host: bool = False) -> float:
+    """Free bytes on the device that JAX computes on (on the CPU, or `on_host`: of the machine, or of the container)."""
+    stats = None if on_host or jax.default_backend() == "cpu" else jax.devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
     return min(psutil.virtual_memory().available, _left_in_container())
@@ -78,18 +78,21 @@ def _left_in_container(group: Path = Path("/sys/fs/cgroup")) -> float:
         return math.inf
 
 
-def check_memory(needed: int, size: int | None = None, flag: str = "", what: str = "a replay") -> None:
+def check_memory(
+    needed: int, size: int | None = None, flag: str = "", what: str = "a replay", on_host: bool = False
+) -> None:
     """Refuse data that do not fit.
 
     Args:
       needed: bytes of them.
       size: the number that the user chose for them, with its `flag`, to say which one would fit.
       what: they are.
+      on_host: and not on the device that computes.
 
     Raises:
       ConfigurationError: `needed` is above `SHARE` of the free memory.
     """
-    allowed = int(SHARE * available_memory())
+    allowed = int(SHARE * available_memory(on_host))
     if needed <= allowed:
         return
     fits = f": at most {flag}={int(size * allowed / needed)} fits" if size else ""

@@ -8,7 +8,7 @@
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -80,11 +80,19 @@ def with_contexts(agent: Agent) -> Agent:
 
 def moments(data: OfflineData, rows: np.ndarray) -> statistics.Scale:
     """Mean and standard deviation of `obs` and `reward` over all stored transitions of some tasks, on the host."""
-    stored = np.arange(data.reward.shape[1]) < data.count[:, None]
-    stored[np.setdiff1d(np.arange(len(stored)), rows)] = False
-    values = {"obs": data.obs[stored], "reward": data.reward[stored]}
-    mean = {name: x.mean(0, dtype=np.float64).astype(np.float32) for name, x in values.items()}
-    std = {name: statistics.usable(jnp.asarray(x.std(0, dtype=np.float64), jnp.float32)) for name, x in values.items()}
+
+    def average(of: Callable[[np.ndarray, str], np.ndarray]) -> dict[str, np.ndarray]:
+        """Of a function of each transition's columns, task by task: all of them at once need several times the data."""
+        found = {}
+        for name in Columns._fields:
+            values = [of(getattr(data, name)[n, : data.count[n]].astype(np.float64), name).sum(0) for n in rows]
+            found[name] = np.sum(values, 0) / data.count[rows].sum()
+        return found
+
+    means = average(lambda x, name: x)
+    variances = average(lambda x, name: np.square(x - means[name]))
+    std = {name: statistics.usable(jnp.asarray(np.sqrt(x), jnp.float32)) for name, x in variances.items()}
+    mean = {name: jnp.asarray(x, jnp.float32) for name, x in means.items()}
     return statistics.Scale(Columns(**mean), Columns(**std))
 
 

@@ -154,8 +154,20 @@ def test_quality_of_what_cannot_be(file):
         offline.quality(data(), METADATA, "best")
     with pytest.raises(ConfigurationError, match="sigma must be >= 0, got nan"):
         offline.quality(data(), METADATA, "noisy", sigma=np.nan)
-    with pytest.raises(ConfigurationError, match="several checkpoints"):
+    with pytest.raises(ConfigurationError, match="quality expert needs data of 2 checkpoints, this has 1"):
         offline.quality(data(), dataclasses.replace(METADATA, checkpoints=(100,)), "expert")
+    with pytest.raises(ConfigurationError, match="quality medium needs data of 3 checkpoints, this has 2"):
+        offline.quality(data(), dataclasses.replace(METADATA, checkpoints=(100, 200)), "medium")
+
+
+def test_of_two_checkpoints_as_near_to_the_middle_the_earlier_is_medium():
+    """Also where rounding takes the later one for nearer: (0.1 + 0.3) / 2 is above 0.2."""
+    found = data()
+    levels = np.array([0.1, 0.3, 0.1])
+    reward = levels[np.searchsorted(CHECKPOINTS, found.checkpoint).clip(max=2)].astype(np.float32)
+    part, _ = offline.quality(found._replace(reward=reward / HORIZON), METADATA, "medium")
+    ended = offline.episodes(part)
+    assert set(ended.checkpoint[ended.task == 1]) == {CHECKPOINTS[0]}  # its episodes are of one length
 
 
 def change(path, name: str, edit) -> None:

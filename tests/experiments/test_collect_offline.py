@@ -104,12 +104,16 @@ def test_damaged_behaviour_is_named(tmp_path):
     fields = dict.fromkeys(offline.OfflineBatch._fields, np.ones((2, 3, 4)))
     np.savez(file, length=np.full((2, 3), 4), **fields)
     whole = file.read_bytes()
-    run = SimpleNamespace(env_steps=[7], work=tmp_path, _file=lambda index: file)
+    run = SimpleNamespace(env_steps=[7], stored_at=[1], epoch=1, _file=lambda index: file)
     assert same(collect_offline._Run.behaviours(run)[7].transitions.reward, fields["reward"])
     for damaged in (whole[:-400], whole[: len(whole) // 2], whole[:300] + bytes(50) + whole[350:], None):
         file.unlink() if damaged is None else file.write_bytes(damaged)
         with pytest.raises(ConfigurationError, match=f"behaviour-0.npz cannot be read: .*: remove {tmp_path} to begin"):
             collect_offline._Run.behaviours(run)
+    with pytest.raises(ConfigurationError, match="there is no such file: remove"):
+        collect_offline._Run._check_stored(run)  # as soon as the collection goes on
+    run.epoch = 0
+    collect_offline._Run._check_stored(run)  # nothing should be there yet
 
 
 def test_ctrl_c_ends_in_good_order(straight, tmp_path, monkeypatch, capsys):

@@ -63,6 +63,10 @@ def test_a_run_notices_that_its_data_was_replaced(flags, tmp_path, capsys):
         assert "has learnt from other data than is in its file now" in fails(capsys, command, f"{flag}={run}")
     offline_file.save(file, data, metadata)
     assert evaluate.main([f"--run={run}"]) == 0
+    moved = file.rename(tmp_path / "moved.h5")
+    assert "there is no such file" in fails(capsys, evaluate.main, f"--run={run}")
+    assert train([f"--resume={run}", f"--data={moved}", "--epochs=2"]) == 0
+    assert evaluate.main([f"--run={run}"]) == 0
 
 
 def test_wrong_input_is_one_line(flags, tmp_path, capsys):
@@ -87,6 +91,8 @@ def test_normalizers():
     own = normalizers.choose("auto", data, metadata)
     np.testing.assert_allclose(own.scores(np.tile([-40.0], 21)), 0.0)
     np.testing.assert_allclose(own.scores(np.tile([-20.0], 21)), 100.0)
+    with pytest.raises(ConfigurationError, match="all episodes of task 0 return -20 in the data"):
+        normalizers.choose("data", data._replace(reward=np.full_like(data.reward, -1.0)), metadata)
     with pytest.raises(ConfigurationError, match="unknown normalizer 'mine'"):
         normalizers.choose("mine", data, metadata)
     grid = metadata.__class__(**(vars(metadata) | {"env": "cheetah_vel_grid", "env_options": (), "horizon": 200}))

@@ -22,10 +22,14 @@ def file(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def runs(file, tmp_path_factory):
+def flags(file):
+    return [f"--data={file}", "--env=point_robot", "--env_options", *OPTIONS, *SMALL, *SIZES]
+
+
+@pytest.fixture(scope="module")
+def runs(flags, tmp_path_factory):
     """A run of er_trl with two seeds, and one of focal."""
     folder = tmp_path_factory.mktemp("runs")
-    flags = [f"--data={file}", "--env=point_robot", "--env_options", *OPTIONS, *SMALL, *SIZES]
     for method, seeds in (("er_trl", 2), ("focal", 1)):
         argv = [*flags, f"--method={method}", f"--seeds={seeds}", f"--run_dir={folder / method}"]
         assert cli.main(er_trl, argv) == 0
@@ -53,7 +57,7 @@ def test_analyses_of_runs(runs, tmp_path, capsys, monkeypatch):
     assert "focal" in capsys.readouterr().out
 
 
-def test_wrong_runs_are_one_line(runs, tmp_path, capsys):
+def test_wrong_runs_are_one_line(runs, flags, tmp_path, capsys):
     out = f"--out={tmp_path / 'out'}"
     main = er_trl_analyses.main
     assert "unknown analysis 'maps'" in fails(capsys, main, "--analysis=maps", "--runs", *runs, out)
@@ -63,6 +67,9 @@ def test_wrong_runs_are_one_line(runs, tmp_path, capsys):
     assert "--held_out must be" in fails(capsys, main, "--held_out=seeds", "--runs", runs[0], out)
     assert "has no generator" in fails(capsys, main, "--analysis=actions", "--runs", runs[1], out)
     assert "er_trl and focal are both" in fails(capsys, main, "--analysis=diversity", "--runs", runs[1], out)
+    assert cli.main(er_trl, [*flags, "--method=focal", "--normalizer=data", f"--run_dir={tmp_path / 'other'}"]) == 0
+    other = ["--analysis=diversity", "--runs", runs[0], str(tmp_path / "other"), out]
+    assert "differ in data, quality, tasks or scores" in fails(capsys, main, *other)
     assert "--contexts must be at least 1" in fails(capsys, main, "--contexts=0", "--runs", runs[0], out)
 
 
@@ -96,7 +103,7 @@ def test_wrong_questions_are_one_line(file, capsys):
     assert "unknown method 'pearl'" in fails(capsys, ask, f"--data={file}", "--methods", "pearl")
     negative = ["--question=entropy", "--weights", "0", "-1"]
     assert "--weights must be at least 0, got -1" in fails(capsys, ask, f"--data={file}", *negative)
-    assert "of several checkpoints" in fails(capsys, ask, f"--data={file}", "--question=quality")
+    assert "needs data of 2 checkpoints" in fails(capsys, ask, f"--data={file}", "--question=quality")
     assert "unknown quality 'best'" in fails(capsys, ask, f"--data={file}", "--question=quality", "--qualities", "best")
     with pytest.raises(ConfigurationError, match="needs at least one"):
         er_trl_questions.comparison(er_trl_questions.Config(data=str(file), counts=()))
