@@ -20,7 +20,7 @@ from typing import Annotated, Any, NamedTuple
 import tyro
 
 from benchmarks.provenance import provenance
-from benchmarks.publish import published
+from benchmarks.publish import published, seed_of, title
 from experiments import arms
 from metarl_jax.errors import ConfigurationError
 
@@ -63,14 +63,14 @@ class Config:
     """Of the experiment."""
     minutes: float | None = None
     """Training time per seed; None: the row's."""
-    flags: tuple[str, ...] = ()
-    """More flags of `experiments.moss`, such as --flags=--belief=oracle."""
+    flags: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """More flags of `experiments.moss`, each as in --flags=--belief=oracle."""
     name: str = ""
     """Added to the file's name, to tell variants apart."""
     runs: Path = Path("runs/time_to_return")
     """Folder of the run directories. What is there already is not run again."""
     out: Path = Path("benchmarks/results")
-    """Folder of the JSON file."""
+    """Folder of the JSON file. Seeds that it holds and that are not given stay."""
 
 
 def crossing(curve: Sequence[dict[str, Any]], target: float) -> dict[str, float] | None:
@@ -79,6 +79,19 @@ def crossing(curve: Sequence[dict[str, Any]], target: float) -> dict[str, float]
         if statistics.mean(point["test_return"] for point in curve[end - IN_A_ROW : end]) >= target:
             return {name: curve[end - 1][name] for name in ("seconds", "env_steps")}
     return None
+
+
+def kept(path: Path, seeds: Sequence[int], minutes: float) -> list[dict[str, Any]]:
+    """The runs of other seeds that a file holds, of as many minutes; raises `ConfigurationError` if they had others."""
+    if not path.exists():
+        return []
+    content = json.loads(path.read_text())
+    if (others := [run for run in content["runs"] if seed_of(run) not in seeds]) and content["minutes"] != minutes:
+        raise ConfigurationError(
+            f"--minutes: {path} has seed {seed_of(others[0])} of {content['minutes']:g} minutes, not {minutes:g}: name "
+            "another --out"
+        )
+    return others
 
 
 def main(config: Config) -> int:
@@ -94,6 +107,8 @@ def main(config: Config) -> int:
     minutes = config.minutes or row.minutes
     config.out.mkdir(parents=True, exist_ok=True)
     name = "_".join(filter(None, (config.env, config.preset, config.name)))
+    path = config.out / f"time_to_return_{name}.json"
+    others = kept(path, config.seeds, minutes)
     folders = [config.runs / f"{name}-{seed}" for seed in config.seeds]
     arm, budget = arms.Arm("moss", (f"--preset={config.preset}", *config.flags)), arms.Budget("minutes", minutes)
     commands = (
@@ -108,7 +123,8 @@ def main(config: Config) -> int:
         for target, at in ((c["target"], c["at"]) for c in run["crossings"]):
             reached = f"{at['seconds']:10.0f}{at['env_steps']:12,}" if at else f"{'not in':>10}{minutes:>8g} min"
             print(f"{seed:6d}{target:10g}{reached}")
-    path = config.out / f"time_to_return_{name}.json"
+    runs = sorted([*runs, *others], key=seed_of)
+    title(runs)
     machine = provenance("benchmarks.time_to_return") | {"device": runs[0]["config"]["devices"][0]}
     content = {"machine": machine, "minutes": minutes, "jobs": config.jobs}
     path.write_text(json.dumps(content | {"runs": runs}, indent=1) + "\n")
