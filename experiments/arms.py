@@ -207,6 +207,15 @@ def check_possible(env: str, arm: Arm) -> None:
     _module(arm).build(configured(env, arm))
 
 
+def is_possible(env: str, arm: Arm) -> bool:
+    """Whether `check_possible` has nothing against it."""
+    try:
+        check_possible(env, arm)
+    except ConfigurationError:
+        return False
+    return True
+
+
 def check_same(run: Path, arm: Arm, env: str, stored: dict[str, Any]) -> None:
     """Raise `ConfigurationError` if a run that is there was trained with other settings than the arm's."""
     wanted = configured(env, arm)

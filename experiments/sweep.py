@@ -39,7 +39,7 @@ class Config(arms.Config):
 
 
 def comparison(env: str, settings: Sequence[str]) -> Comparison:
-    """The preset, and every other value of the settings.
+    """The preset, and every other value of the settings; of all settings those values that the benchmark can have.
 
     Raises:
       ConfigurationError: an unknown setting, or none.
@@ -49,6 +49,7 @@ def comparison(env: str, settings: Sequence[str]) -> Comparison:
     if unknown := [name for name in settings if name not in SETTINGS]:
         raise ConfigurationError(f"unknown setting {unknown[0]!r}: choose {', '.join(SETTINGS)}")
 
+    chosen = tuple(settings) != tuple(SETTINGS)
     found = {"fast": Arm("moss")}
     curves: dict[str, list[str]] = {}
     preset = rundir.flatten(arms.configured(env, found["fast"]))
@@ -61,10 +62,11 @@ def comparison(env: str, settings: Sequence[str]) -> Comparison:
             # one pool per epoch, whatever the number of updates
             pools = [f"--updates_per_pool={int(value) // preset['sac.policy_every']}"] if setting == "updates" else []
             arm = Arm("moss", (flag, *value.split(), *pools))
-            if rundir.flatten(arms.configured(env, arm)) != preset:
+            if rundir.flatten(arms.configured(env, arm)) != preset and (chosen or arms.is_possible(env, arm)):
                 name = f"{setting} {value} (fast: {own})"
                 found[name] = arm
                 curves[f"curves_{setting}"].append(name)
+    curves = {name: arms_of for name, arms_of in curves.items() if len(arms_of) > 1}
     return Comparison("MoSS, one setting changed", env, found, curves=curves)
 
 
