@@ -144,8 +144,17 @@ def circle(radius: float = 1.0, angles: Range = (0.0, 2 * jnp.pi)) -> Draw:
 
 
 def families(*subtasks: SubTask) -> dict[str, RewardFn]:
-    """The distinct families of `subtasks`, in order of appearance."""
-    return {subtask.family: subtask.reward for subtask in subtasks}
+    """The distinct families of `subtasks`, in order of appearance.
+
+    Raises:
+      ConfigurationError: one family is paid by two functions.
+    """
+    found = {subtask.family: subtask.reward for subtask in subtasks}
+    if wrong := [subtask for subtask in subtasks if found[subtask.family] is not subtask.reward]:
+        raise ConfigurationError(
+            f"the family {wrong[0].family!r} has two rewards: give {wrong[0].name!r} another family"
+        )
+    return found
 
 
 def draw_sets(
@@ -184,6 +193,8 @@ def draw_sets(
         return _tasks(subtask, specs, everything)
 
     def stack(sets: list[Task]) -> Task:
+        if len(sizes := {task.spec.shape[-1] for task in sets}) > 1:
+            raise ConfigurationError(f"the specs of all sub-tasks must be as long, got {sorted(sizes)} numbers")
         return jax.tree.map(lambda *x: jnp.concatenate(x), *sets)
 
     key_train, key_test = jax.random.split(key)

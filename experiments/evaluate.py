@@ -29,7 +29,8 @@ class Config:
     run: str
     """Run directory."""
     episodes: int = 1
-    """Episodes in a row on each task, with one memory; the first begins without knowledge."""
+    """Episodes in a row on each task, with one memory; the first begins without knowledge, but of a run on stored data
+    after its episodes of adaptation."""
     seed: int = 0
     """Of the episodes' initial states."""
     physics: str | None = None
@@ -90,6 +91,8 @@ def evaluate(config: Config) -> int:
     """Print the table, and write the JSON file if one is asked for."""
     if config.episodes < 1:
         raise ConfigurationError(f"--episodes must be at least 1, got {config.episodes}")
+    if not 0 <= config.seed <= loop.MAX_SEED:
+        raise ConfigurationError(f"--seed must be in [0, {loop.MAX_SEED}], got {config.seed}")
     if config.json and (not Path(config.json).absolute().parent.is_dir() or Path(config.json).is_dir()):
         raise ConfigurationError(f"--json: {config.json} is not a file in a directory that exists")
     experiment, state, info = load(

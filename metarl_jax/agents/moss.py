@@ -177,7 +177,8 @@ def make(config: Config, spec: EnvSpec, values: Values | None = None) -> Agent:
     def describe(state: State, memory: Memory) -> dict[str, jax.Array]:
         q = mixture(state, memory.carry)
         belief = belief_forms.shown(config.belief, memory.belief, q, state.belief_scale)
-        return {"belief": belief, "component": jax.nn.softmax(q.logits)}
+        component = jax.nn.softmax(q.logits)
+        return {"belief": belief, "component": jnp.ones((len(component), 1)) if oracle else component}
 
     def make_pool(state: State, replay: Replay, key: PRNGKeyArray) -> sac.Batch:
         """Transitions [P, ...] of fresh windows with the acting encoder's beliefs; beliefs not standardised."""

@@ -21,6 +21,9 @@ from metarl_jax.training.logging import Log, Record, Terminal, duration, write_j
 from metarl_jax.training.members import Members
 from metarl_jax.types import EnvSpec, Evaluation, Metrics, Task, Trainer
 
+MAX_SEED = 2**32 - 1
+"""Of training: keys are made of 32 bits."""
+
 FAILED = 1
 """Exit code of a run whose learner went non-finite."""
 
@@ -59,8 +62,10 @@ class RunConfig:
                 raise ConfigurationError(f"--{name} must be at least {low}, got {value}")
         if self.minutes is not None and not 0.0 < self.minutes < math.inf:
             raise ConfigurationError(f"--minutes must be positive and finite, got {self.minutes}")
-        if math.isnan(self.save_every):
-            raise ConfigurationError("--save_every must be a number of seconds, got nan")
+        if not math.isfinite(self.save_every):
+            raise ConfigurationError(f"--save_every must be a number of seconds, got {self.save_every}")
+        if self.seed > MAX_SEED:
+            raise ConfigurationError(f"--seed must be at most {MAX_SEED}, got {self.seed}")
         if self.wandb is not None and importlib.util.find_spec("wandb") is None:
             raise ConfigurationError("--wandb needs Weights & Biases: pip install -e '.[wandb]'")
 
@@ -201,7 +206,7 @@ class _Run:
             "device": f"{jax.devices()[0]}" + (f", one of {num}" if (num := len(jax.devices())) > 1 else ""),
             "CPU cores": compilation.num_cpus(),
             "base tasks": ", ".join(self.spec.families),
-            "evaluations": f"{len(self.tasks.family)} episodes at a time",
+            "evaluations": f"of {len(self.tasks.family)} tasks at a time",
             "replay": guard.gigabytes(self.trainer.replay_bytes),
             "seeds": f"{config.seeds}, drawn from {config.seed}" if config.seeds > 1 else config.seed,
             "budget": " or ".join(budget),
@@ -230,10 +235,11 @@ class _Run:
         while not status:
             started = time.monotonic()
             self.state, metrics = self.programs.epoch(self.state, *self.constants)
+            bad = guard.nonfinite(metrics, self.state.agent)
             metrics = jax.device_get(metrics)
             self.epoch_seconds = time.monotonic() - started
             self.epoch += 1
-            if (bad := guard.nonfinite(metrics, self.state.agent)) and not self._set_aside(metrics, bad):
+            if bad and not self._set_aside(metrics, bad):
                 self._fail(self._record(metrics), bad)
                 return "failed_nonfinite"
             record = self._record(metrics)

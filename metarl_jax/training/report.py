@@ -107,6 +107,7 @@ def write(
 ) -> dict[str, Any]:
     """Write evaluation.npz, the figures and summary.json; `last` is the last evaluation [S, ...] on the host.
 
+    Without one what was written before is told of: a run that was resumed may have ended before its next evaluation.
     Of `several` settings that were trained at once only the curves are drawn: what they believe is not the same.
 
     The summary comes last: a run whose status is final has everything.
@@ -115,6 +116,8 @@ def write(
       The summary.
     """
     summary = summarise(records, status)
+    if last is None and (run_dir / "evaluation.npz").exists():
+        last = evaluations.load(run_dir / "evaluation.npz")
     found = gallery.findings(last[0], spec.stationary) if last and not several else gallery.Findings()
     summary |= {name: x._asdict() for name, x in found._asdict().items() if x}
     curves.draw_run(run_dir / "curves.png", records, spec.name)
