@@ -34,9 +34,9 @@ def build(config: Config, episodes: int | None = None) -> Experiment:
     """What to train; `episodes` in a row per evaluation, None for the configuration's."""
     config = dataclasses.replace(config, agent=setup.agent_of(config))
     env = setup.make_env(config)
+    agent = timrl.make(config.agent, env.spec)
     if config.agent.labels == "task" and len(set(timrl.class_of(env.spec, env.train_tasks).tolist())) < 2:
         raise ConfigurationError(f"all training tasks of {config.env} are of one class: there is nothing to recognise")
-    agent = timrl.make(config.agent, env.spec)
     networks = setup.networks(agent, lambda state: {"recogniser": state.recognizer.params})
     settings = config.agent
     description = {

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import fidelity, idle, train_steps
+from benchmarks import fidelity, idle, time_to_return, train_steps
 from benchmarks.adaptation import after_changes, kept, settled
 from benchmarks.programs import product_flops
 from benchmarks.time_to_return import crossing
+from experiments import cli
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.types import Evaluation
 
@@ -25,6 +26,23 @@ def test_a_target_is_reached_by_three_evaluations_in_a_row():
 @pytest.mark.parametrize("count", [0, 2])
 def test_too_few_evaluations_reach_nothing(count):
     assert crossing([{"test_return": 0.0, "seconds": 1.0, "env_steps": 1}] * count, -40) is None
+
+
+def test_seeds_that_are_not_given_stay_in_a_file(tmp_path):
+    path = tmp_path / "time_to_return_cheetah_dir_fast.json"
+    assert time_to_return.kept(path, (0,), 15.0) == []
+    runs = [{"config": {"config": {"run": {"seed": seed}}}} for seed in range(3)]
+    path.write_text(json.dumps({"minutes": 15.0, "runs": runs}))
+    assert time_to_return.kept(path, (0, 3), 15.0) == runs[1:]
+    assert time_to_return.kept(path, (0, 1, 2), 1.0) == []
+    with pytest.raises(ConfigurationError, match="has seed 1 of 15 minutes, not 1: name another --out"):
+        time_to_return.kept(path, (0,), 1.0)
+
+
+def test_flags_add_up():
+    flags = ["--flags=--belief=oracle", "--flags=--sac.alpha=0.1"]
+    found = cli.parse(time_to_return.Config, ["cheetah_dir", *flags])
+    assert found.flags == ("--belief=oracle", "--sac.alpha=0.1")
 
 
 def test_products_in_loops_count_as_often_as_they_run():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import envs
-from envs import ConfigurationError, tasks, wrappers
+from envs import ConfigurationError, rewards, tasks, wrappers
 
 GRIDS = tuple(name for name in envs.names() if name.endswith(("_grid", "_mass", "_friction")))
 # name -> (training tasks, test tasks) of the papers
@@ -130,6 +130,19 @@ def test_sample_tasks_is_balanced():
         assert counts.sum() == n and counts.max() - (counts.min() if n >= 70 else 1) <= 1
     a, b = (env.sample_tasks(jax.random.key(k), "test", 20).spec for k in (0, 1))
     assert not np.array_equal(a, b)
+
+
+def test_a_family_has_one_reward_and_specs_one_length():
+    def pays(before, after, action, spec, dt):
+        return 0.0
+
+    one, other = (tasks.SubTask(name, "move", rewards.cheetah_vel, tasks.circle()) for name in ("a", "b"))
+    assert list(tasks.families(one, other)) == ["move"]
+    with pytest.raises(ConfigurationError, match="the family 'move' has two rewards: give 'a' another family"):
+        tasks.families(one, other._replace(reward=pays))
+    longer = other._replace(draw=lambda key, n: jnp.ones((n, 3)))
+    with pytest.raises(ConfigurationError, match=r"as long, got \[2, 3\] numbers"):
+        tasks.draw_sets(jax.random.key(0), (one, longer), 1, 1)
 
 
 @pytest.mark.parametrize(

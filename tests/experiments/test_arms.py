@@ -131,6 +131,12 @@ def test_a_sweep_has_every_other_value_of_its_settings_once():
     assert config.agent.updates_per_pool * config.agent.sac.policy_every == config.agent.sac_updates == 3200
 
 
+def test_a_sweep_of_everything_leaves_out_what_a_benchmark_cannot_have():
+    """point_robot's episodes have 20 steps; who asks for longer windows there is told so."""
+    assert "curves_vae_window" not in sweep.comparison("point_robot", tuple(sweep.SETTINGS)).curves
+    assert len(sweep.comparison("point_robot", ("vae_window",)).arms) == 4
+
+
 def test_arms_that_differ_in_traceable_values_may_be_one_run(tmp_path):
     comparison = sweep.comparison("cheetah_vel", ("temperature", "width", "discount"))
     plan = arms.plan(comparison, arms.Config(seeds=(3, 4), vmap=True, together=9), tmp_path)

@@ -57,6 +57,7 @@ def test_wrong_input_is_one_line(capsys, tmp_path):
         return fails(capsys, lambda argv: train(*argv), f"--run_dir={tmp_path / 'run'}", *flags)
 
     assert "point_robot has one class of tasks: there is nothing to recognise" in message("--env=point_robot")
+    assert "all training tasks of cheetah_vel_grid are of one class" in message("--env=cheetah_vel_grid")
     assert "2 classes (forward, backward) need --vae.num_components >= 2" in message(*SMALL, "--vae.num_components=1")
     assert not (tmp_path / "run").exists()
 

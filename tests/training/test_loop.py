@@ -260,7 +260,14 @@ def test_ctrl_c_ends_with_a_checkpoint(tmp_path):
     ("name", "value"),
     [
         *[("epochs", 0), ("epochs", None), ("minutes", -1.0), ("minutes", float("inf")), ("eval_every", 0)],
-        *[("save_every", -1.0), ("save_every", float("nan")), ("seeds", 0), ("wandb", "p")],
+        *[
+            ("save_every", -1.0),
+            ("save_every", float("nan")),
+            ("save_every", float("inf")),
+            ("seeds", 0),
+            ("wandb", "p"),
+        ],
+        ("seed", 2**32),
     ],
 )
 def test_values_out_of_range(name, value, monkeypatch):
