@@ -8,6 +8,8 @@ import pytest
 from envs.benchmarks import BENCHMARKS
 from envs.bodies import point
 from experiments import cli, evaluate, timrl
+from metarl_jax.training import report
+from metarl_jax.training.logging import read_metrics
 from tests.helpers import fails, quick_compilation, same
 
 quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
@@ -50,6 +52,9 @@ def test_a_run(tmp_path):
     assert summary["status"] == "completed"
     assert 0.0 <= summary["recognition_accuracy"] == last["recognition_accuracy"] <= 1.0
     assert all((killed / f"{name}.png").stat().st_size > 1000 for name in ("curves", "recognition", "attention"))
+    spec = evaluate.load(killed)[0].spec  # one that goes on and is stopped before its next evaluation:
+    stopped = report.write(killed, read_metrics(killed / "metrics.jsonl"), "interrupted", spec, last=None)
+    assert stopped["recognition"]["accuracy"] == pytest.approx(summary["recognition"]["accuracy"], nan_ok=True)
 
 
 def test_wrong_input_is_one_line(capsys, tmp_path):
