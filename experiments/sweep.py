@@ -17,6 +17,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "temperature": ("--sac.alpha", "0.01", "0.02", "0.05", "0.1"),
     "learnt_temperature": ("--sac.automatic_entropy_tuning", "False", "True"),
     "discount": ("--sac.discount", "0.95", "0.97", "0.985", "0.99"),
+    "pessimism": ("--sac.pessimism", "-0.5", "0", "0.5", "1"),
     "sac_rate": ("--sac.learning_rate", "3e-4", "1e-3", "3e-3"),
     "vae_rate": ("--vae.learning_rate", "5e-4", "1e-3", "2e-3", "4e-3"),
     "kl": ("--vae.kl_z_weight", "0.001", "0.01", "0.05", "0.2"),

@@ -11,6 +11,7 @@ TRACEABLE = (
     "sac.average_rate",
     "sac.discount",
     "sac.learning_rate",
+    "sac.pessimism",
     "sac.target_entropy",
     "sac.target_rate",
     "vae.kl_y_weight",

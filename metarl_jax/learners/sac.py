@@ -53,6 +53,9 @@ class Config:
     """Nats per action that a learnt temperature keeps."""
     reward_scale: float = 1.0
     """Factor on the reward."""
+    pessimism: float = 1.0
+    """What counts of the two critics is their mean less so many standard deviations: 1, the smaller one, is as
+    published, 0 their mean. The smaller one keeps values from running away, and holds back what has few successes."""
     max_grad_norm: float | None = 0.5
     """Clip each network's gradient at this global norm; None: do not clip."""
     policy_every: int = 1
@@ -110,6 +113,8 @@ def validate(config: Config) -> None:
     for name, low in (("policy_every", 1), ("obs_embedding", 0), ("belief_embedding", 0)):
         if (value := getattr(config, name)) < low:
             raise ConfigurationError(f"sac.{name} must be >= {low}, got {value}")
+    if not -1.0 <= config.pessimism <= 1.0:
+        raise ConfigurationError(f"sac.pessimism must be in [-1, 1], got {config.pessimism}")
     if not config.alpha > 0.0:
         raise ConfigurationError(f"sac.alpha must be positive (1e-8 is as good as no entropy), got {config.alpha}")
 
@@ -201,7 +206,13 @@ def critic_step(state: State, batch: Batch, key: PRNGKeyArray, config: Config, s
     next_q = critic.apply(state.target_critic, batch.next_obs, next_known, next_action)
     alpha = jnp.exp(state.log_alpha)
     target = losses.soft_target(
-        config.reward_scale * batch.reward, batch.terminated, next_q, next_log_prob, alpha, config.discount
+        config.reward_scale * batch.reward,
+        batch.terminated,
+        next_q,
+        next_log_prob,
+        alpha,
+        config.discount,
+        config.pessimism,
     )
 
     def objective(params):
@@ -225,7 +236,7 @@ def policy_step(state: State, batch: Batch, key: PRNGKeyArray, config: Config, s
     def objective(params):
         action, log_prob = tanh_normal_sample(key, *actor.apply(params, batch.obs, batch.belief))
         q = critic.apply(state.critic, batch.obs, _known(batch.belief, batch.privileged), action)
-        return losses.actor_loss(q, log_prob, alpha, batch.weight), log_prob
+        return losses.actor_loss(q, log_prob, alpha, batch.weight, config.pessimism), log_prob
 
     (loss, log_prob), grads = jax.value_and_grad(objective, has_aux=True)(state.actor)
     updates, actor_opt = _optimizer(config, config.policy_every).update(grads, state.actor_opt, state.actor)

@@ -6,6 +6,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 
+def value(q: Float[Array, "2 ..."], pessimism: Float[Array, ""] | float = 1.0) -> Float[Array, "..."]:
+    """What two critics are taken for: their mean, less `pessimism` standard deviations (Moskovitz et al., 2021).
+
+    1: the smaller one (clipped double Q-learning; Fujimoto et al., 2018); 0: the mean; -1: the larger one.
+    """
+    return jnp.min(q, 0) + 0.5 * (1.0 - pessimism) * jnp.abs(q[0] - q[1])
+
+
 def soft_target(
     reward_t: Float[Array, " B"],
     terminated_t: Bool[Array, " B"],
@@ -13,10 +21,13 @@ def soft_target(
     next_log_prob_t: Float[Array, " B"],
     alpha: Float[Array, ""] | float,
     discount: float,
+    pessimism: Float[Array, ""] | float = 1.0,
 ) -> Float[Array, " B"]:
-    """r + gamma (1 - terminated) (min_i Q_i(s', a') - alpha log pi(a'|s')): truncation bootstraps, termination cuts."""
+    """r + gamma (1 - terminated) (Q(s', a') - alpha log pi(a'|s')), Q the `value` of both critics: truncation
+    bootstraps, termination cuts.
+    """
     chex.assert_equal_shape((reward_t, terminated_t, next_log_prob_t, next_q_t[0]))
-    next_value = jnp.min(next_q_t, 0) - alpha * next_log_prob_t
+    next_value = value(next_q_t, pessimism) - alpha * next_log_prob_t
     return jax.lax.stop_gradient(reward_t + discount * (1.0 - terminated_t) * next_value)
 
 
@@ -32,9 +43,10 @@ def actor_loss(
     log_prob_tm1: Float[Array, " B"],
     alpha: Float[Array, ""] | float,
     weight: Float[Array, " B"],
+    pessimism: Float[Array, ""] | float = 1.0,
 ) -> Float[Array, ""]:
-    """mean_b weight_b (alpha log pi(a|s) - min_i Q_i(s, a))."""
-    return jnp.mean(weight * (alpha * log_prob_tm1 - jnp.min(q_tm1, 0)))
+    """mean_b weight_b (alpha log pi(a|s) - Q(s, a)), Q the `value` of both critics."""
+    return jnp.mean(weight * (alpha * log_prob_tm1 - value(q_tm1, pessimism)))
 
 
 def temperature_loss(

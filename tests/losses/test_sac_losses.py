@@ -16,6 +16,15 @@ def test_truncation_bootstraps_and_termination_cuts():
     np.testing.assert_array_equal(grad, 0.0)
 
 
+def test_value_of_two_critics():
+    for pessimism, expected in ((1.0, [1, 1, 3]), (0.0, [1.5, 1.5, 4]), (-1.0, [2, 2, 5]), (0.5, [1.25, 1.25, 3.5])):
+        np.testing.assert_array_equal(sac.value(Q, pessimism), expected)
+    reward, terminated = jnp.zeros(3), jnp.array([False, False, True])
+    np.testing.assert_allclose(sac.soft_target(reward, terminated, Q, 0 * LOG_PROB, 0.2, 0.9, 0.0), [1.35, 1.35, 0.0])
+    grad = jax.grad(sac.actor_loss)(Q, LOG_PROB, 0.1, jnp.array([1.0, 1.0, 0.0]), 0.0)
+    np.testing.assert_allclose(grad, np.array([[-0.5, -0.5, 0], [-0.5, -0.5, 0]]) / 3, rtol=1e-6)  # both alike
+
+
 def test_critic_loss_by_hand():
     target, weight = jnp.array([0.0, 1.0, 100.0]), jnp.array([1.0, 2.0, 0.0])
     first = (1.0 * 1.0 + 2.0 * 1.0) / 3
