@@ -13,14 +13,14 @@ import dataclasses
 import json
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import tyro
 
 from benchmarks.provenance import provenance
-from benchmarks.publish import published, seed_of, title
+from benchmarks.publish import published, seed_of, settings_of
 from experiments import arms
 from metarl_jax.errors import ConfigurationError
 
@@ -81,16 +81,22 @@ def crossing(curve: Sequence[dict[str, Any]], target: float) -> dict[str, float]
     return None
 
 
-def kept(path: Path, seeds: Sequence[int], minutes: float) -> list[dict[str, Any]]:
-    """The runs of other seeds that a file holds, of as many minutes; raises `ConfigurationError` if they had others."""
+def kept(path: Path, seeds: Sequence[int], how: Mapping[str, float]) -> list[dict[str, Any]]:
+    """The runs of other seeds that a file holds.
+
+    Raises:
+      ConfigurationError: they were trained with other `minutes` or `jobs` than `how` says.
+    """
     if not path.exists():
         return []
     content = json.loads(path.read_text())
-    if (others := [run for run in content["runs"] if seed_of(run) not in seeds]) and content["minutes"] != minutes:
-        raise ConfigurationError(
-            f"--minutes: {path} has seed {seed_of(others[0])} of {content['minutes']:g} minutes, not {minutes:g}: name "
-            "another --out"
-        )
+    others = [run for run in content["runs"] if seed_of(run) not in seeds]
+    for name, value in how.items():
+        if others and content[name] != value:
+            raise ConfigurationError(
+                f"--{name}: {path} has seed {seed_of(others[0])} with {content[name]:g}, not {value:g}: name "
+                "another --out"
+            )
     return others
 
 
@@ -108,24 +114,26 @@ def main(config: Config) -> int:
     config.out.mkdir(parents=True, exist_ok=True)
     name = "_".join(filter(None, (config.env, config.preset, config.name)))
     path = config.out / f"time_to_return_{name}.json"
-    others = kept(path, config.seeds, minutes)
-    folders = [config.runs / f"{name}-{seed}" for seed in config.seeds]
     arm, budget = arms.Arm("moss", (f"--preset={config.preset}", *config.flags)), arms.Budget("minutes", minutes)
+    others = kept(path, config.seeds, {"minutes": minutes, "jobs": config.jobs})
+    wanted = dataclasses.asdict(arms.configured(config.env, arm))
+    if others and settings_of(others[0]) | {"run": None} != wanted | {"run": None}:
+        raise ConfigurationError(f"--out: {path} has runs with other settings: name another folder")
+    folders = [config.runs / f"{name}-{seed}" for seed in config.seeds]
     commands = (
         arms.command(config.env, arm, [seed], budget, folder)
         for seed, folder in zip(config.seeds, folders, strict=True)
     )
     arms.train(config.jobs, commands)
-    runs = [published(folder) for folder in folders]
+    new = [published(folder) for folder in folders]
     print(f"{'seed':>6}{'target':>10}{'seconds':>10}{'env steps':>12}")
-    for seed, run in zip(config.seeds, runs, strict=True):
+    for seed, run in zip(config.seeds, new, strict=True):
         run["crossings"] = [{"target": target, "at": crossing(run["curve"], target)} for target in row.targets]
         for target, at in ((c["target"], c["at"]) for c in run["crossings"]):
             reached = f"{at['seconds']:10.0f}{at['env_steps']:12,}" if at else f"{'not in':>10}{minutes:>8g} min"
             print(f"{seed:6d}{target:10g}{reached}")
-    runs = sorted([*runs, *others], key=seed_of)
-    title(runs)
-    machine = provenance("benchmarks.time_to_return") | {"device": runs[0]["config"]["devices"][0]}
+    runs = sorted([*new, *others], key=seed_of)
+    machine = provenance("benchmarks.time_to_return") | {"device": new[0]["config"]["devices"][0]}
     content = {"machine": machine, "minutes": minutes, "jobs": config.jobs}
     path.write_text(json.dumps(content | {"runs": runs}, indent=1) + "\n")
     print(f"wrote {path}")

@@ -19,7 +19,7 @@ import tyro
 import envs
 from experiments import rundir
 from metarl_jax.errors import ConfigurationError
-from metarl_jax.training import compilation, guard, loop
+from metarl_jax.training import compilation, guard, loop, report
 
 ALGORITHMS = {name: f"experiments.{name}" for name in ("moss", "timrl", "cemrl", "er_trl")}
 """Name in config.json -> module."""
@@ -99,6 +99,11 @@ def _train(module: Algorithm, argv: list[str]) -> int:
     if config.run.resume is not None:
         path = Path(config.run.resume).absolute()
         rundir.check_data(path, experiment)
+        if experiment.data_checksum and config.data != rundir.read(path, "--resume")["config"]["data"]:
+            rundir.describe(path, name, config, experiment)
+            print(f"{path} finds its data in {config.data} from now on")
+            if report.is_final(path):
+                return 0
     else:
         path = rundir.claim(config.run.run_dir, name, config.env)
     return loop.run(
@@ -153,7 +158,8 @@ def _resumed(module: Algorithm, argv: list[str], resume: str, has_run_dir: bool)
     before = rundir.fill(module.Config(), content["config"], resume)
     config = parse(module.Config, argv, _limited(argv, before))
     old, new = rundir.flatten(before), rundir.flatten(config)
-    if changed := [n for n in old if n not in MAY_CHANGE and old[n] != new[n]]:
+    may_change = MAY_CHANGE if content.get("data_checksum") else MAY_CHANGE - {"data"}
+    if changed := [n for n in old if n not in may_change and old[n] != new[n]]:
         field = changed[0]
         raise ConfigurationError(f"--resume: {field} is {old[field]} in {resume} and cannot become {new[field]}")
     return config

@@ -227,10 +227,12 @@ def score(path: str) -> float:
 
 
 def one_benchmark(runs: Sequence[str]) -> str:
-    """The benchmark that all runs are of; raises `ConfigurationError` if they differ."""
+    """The benchmark that all runs are of; raises `ConfigurationError` if they, or their data, differ."""
     names = sorted({er_trl_runs.config_of(path).env for path in runs})
     if len(names) > 1:
         raise ConfigurationError(f"--runs: all must be of one benchmark, got {' and '.join(names[:2])}")
+    if len({rundir.read(path, "--runs").get("data_checksum") for path in runs} - {None}) > 1:
+        raise ConfigurationError("--runs: all must have learnt from one file of data")
     return names[0]
 
 

@@ -54,8 +54,11 @@ class Source(NamedTuple):
 
     checksum: str
     quality: str
+    sigma: float | None
+    """Of `noisy` data."""
     train_tasks: int | None
-    normalizer: str
+    scores_of: str
+    """Whose returns are 0 and 100."""
     env_options: tuple[str, ...]
 
 
@@ -66,12 +69,15 @@ def learnt_from(path: str) -> Source:
       ConfigurationError: its file of data is gone, or was replaced.
     """
     config = config_of(path)
-    checksum = rundir.read(path, "--runs").get("data_checksum")
+    about = rundir.read(path, "--runs")
+    checksum = about.get("data_checksum")
     with offline_file.reading(config.data):
         found = offline_file.checksum(config.data)
     if checksum not in (None, found):
         raise ConfigurationError(f"--runs: {path} has learnt from other data than is in {config.data} now")
-    return Source(found, config.quality, config.train_tasks, config.normalizer, config.env_options)
+    sigma = config.sigma if config.quality == "noisy" else None
+    scores_of = about.get("scores_of", config.normalizer)  # runs of earlier versions say what they were told
+    return Source(found, config.quality, sigma, config.train_tasks, scores_of, config.env_options)
 
 
 def load(path: str) -> Run:

@@ -48,9 +48,10 @@ class Config(Base):
     members: tuple[str, ...] = ()
     """Train several settings at once, in one vmapped program and each with all seeds: hyper-parameters of each one,
     where they are not as the other flags say, as name=value,name=value. Of sac. alpha, average_rate, discount,
-    learning_rate, target_entropy and target_rate; of vae. kl_y_weight, kl_z_weight, learning_rate, reward_weight and
-    state_weight. All have the same budget; one that goes non-finite is left out, and the others go on. Equal seeds of
-    several are not the same random numbers. Returns are told by member; all else is a mean over those that go on."""
+    learning_rate, pessimism, target_entropy and target_rate; of vae. kl_y_weight, kl_z_weight, learning_rate,
+    reward_weight and state_weight. All have the same budget; one that goes non-finite is left out, and the others go
+    on. Equal seeds of several are not the same random numbers. Returns are told by member; all else is a mean over
+    those that go on."""
 
 
 def spec_of(preset: str, env: str, options: tuple[str, ...], known: Sequence[str] = presets.PRESETS) -> envs.EnvSpec:

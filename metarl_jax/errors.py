@@ -21,12 +21,12 @@ class Range(NamedTuple):
 
 RANGES = (
     Range(("_size", "_sizes"), ">= 1", lambda x: x >= 1),
-    Range(("_weight",), ">= 0", lambda x: 0.0 <= x < math.inf),
+    Range(("_weight",), ">= 0 and finite", lambda x: 0.0 <= x < math.inf),
     Range(("discount",), "in [0, 1]", lambda x: 0.0 <= x <= 1.0),
     Range(("target_rate", "average_rate", "scale_rate"), "in (0, 1]", lambda x: 0.0 < x <= 1.0),
     Range(
         ("learning_rate", "held_for", "max_grad_norm", "contrastive_temperature"),
-        "positive",
+        "positive and finite",
         lambda x: 0.0 < x < math.inf,
     ),
 )

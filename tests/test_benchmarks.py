@@ -30,13 +30,17 @@ def test_too_few_evaluations_reach_nothing(count):
 
 def test_seeds_that_are_not_given_stay_in_a_file(tmp_path):
     path = tmp_path / "time_to_return_cheetah_dir_fast.json"
-    assert time_to_return.kept(path, (0,), 15.0) == []
+    how = {"minutes": 15.0, "jobs": 1}
+    assert time_to_return.kept(path, (0,), how) == []
     runs = [{"config": {"config": {"run": {"seed": seed}}}} for seed in range(3)]
-    path.write_text(json.dumps({"minutes": 15.0, "runs": runs}))
-    assert time_to_return.kept(path, (0, 3), 15.0) == runs[1:]
-    assert time_to_return.kept(path, (0, 1, 2), 1.0) == []
-    with pytest.raises(ConfigurationError, match="has seed 1 of 15 minutes, not 1: name another --out"):
-        time_to_return.kept(path, (0,), 1.0)
+    path.write_text(json.dumps(how | {"runs": runs}))
+    assert time_to_return.kept(path, (0, 3), how) == runs[1:]
+    assert time_to_return.kept(path, (0, 1, 2), how | {"minutes": 1.0}) == []
+    for name, value in {"minutes": 1.0, "jobs": 2}.items():
+        with pytest.raises(
+            ConfigurationError, match=f"--{name}: .* has seed 1 with {how[name]:g}, not {value:g}: name"
+        ):
+            time_to_return.kept(path, (0,), how | {name: value})
 
 
 def test_flags_add_up():

@@ -44,7 +44,8 @@ class RunConfig:
     run_dir: str | None = None
     """Where to write; None: runs/<algorithm>-<env>-<time>."""
     resume: str | None = None
-    """Go on with the run in this directory. Only epochs, minutes, eval_every, save_every and wandb may change."""
+    """Go on with the run in this directory. Only epochs, minutes, eval_every, save_every and wandb may change, and
+    the place of stored data."""
     eval_every: int = 1
     """Epochs between evaluations."""
     save_every: float = 300.0

@@ -142,10 +142,13 @@ def test_memories_agree():
         ({"context_size": 0}, "context_size must be >= 1, got 0"),
         ({"batch_size": 1}, "batch_size must be >= 2"),
         ({"method": "csro", "context_size": 1}, "context_size must be >= 2 for csro"),
-        ({"entropy_weight": -5.0}, "entropy_weight must be >= 0, got -5"),
+        ({"entropy_weight": -5.0}, "entropy_weight must be >= 0 and finite, got -5"),
         ({"brac": dataclasses.replace(CONFIG.brac, discount=1.5)}, r"brac.discount must be in \[0, 1\], got 1.5"),
         ({"brac": dataclasses.replace(CONFIG.brac, target_rate=2.0)}, r"brac.target_rate must be in \(0, 1\], got 2"),
-        ({"brac": dataclasses.replace(CONFIG.brac, learning_rate=np.nan)}, "brac.learning_rate must be positive"),
+        (
+            {"brac": dataclasses.replace(CONFIG.brac, learning_rate=np.nan)},
+            "brac.learning_rate must be positive and finite",
+        ),
         ({"brac": dataclasses.replace(CONFIG.brac, penalty="none")}, "unknown brac.penalty 'none'"),
     ],
 )

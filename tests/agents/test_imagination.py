@@ -160,7 +160,10 @@ def test_tasks_that_cannot_be_imagined(changes, agent, spec, message):
         ({"reward_model_updates": -1}, "reward_model_updates must be >= 0, got -1"),
         ({"reward_model": dataclasses.replace(MODEL, batch_size=0)}, "reward_model.batch_size must be >= 1, got 0"),
         ({"reward_model": dataclasses.replace(MODEL, hidden_sizes=(8, 0))}, r"sizes must be >= 1, got \(8, 0\)"),
-        ({"reward_model": dataclasses.replace(MODEL, learning_rate=0.0)}, "learning_rate must be positive, got 0.0"),
+        (
+            {"reward_model": dataclasses.replace(MODEL, learning_rate=0.0)},
+            "learning_rate must be positive and finite, got 0.0",
+        ),
         ({"resting_potential": True}, "pays for standing still is not known"),
         ({"vae": dataclasses.replace(CONFIG.vae, progress_weight=1.0)}, "pays for standing still is not known"),
     ],

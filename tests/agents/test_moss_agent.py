@@ -228,8 +228,8 @@ def test_belief_is_standardised(monkeypatch):
     ("config", "message"),
     [
         (with_vae(decode="past"), "unknown decode 'past': choose self, next, trajectory, task"),
-        (with_vae(kl_z_weight=-1.0), "vae.kl_z_weight must be >= 0, got -1.0"),
-        (with_vae(learning_rate_held_for=0.0), "vae.learning_rate_held_for must be positive, got 0"),
+        (with_vae(kl_z_weight=-1.0), "vae.kl_z_weight must be >= 0 and finite, got -1.0"),
+        (with_vae(learning_rate_held_for=0.0), "vae.learning_rate_held_for must be positive and finite, got 0"),
         (with_vae(reward_decoder_sizes=(6, 0)), r"vae.reward_decoder_sizes must be >= 1, got \(6, 0\)"),
         (with_sac(hidden_sizes=(0,)), r"sac.hidden_sizes must be >= 1, got \(0,\)"),
         (with_sac(obs_embedding=-1), "sac.obs_embedding must be >= 0, got -1"),

@@ -86,7 +86,7 @@ def test_wrong_input_is_one_line(capsys, tmp_path, monkeypatch, argv, message):
 
 
 def test_a_replay_that_does_not_fit_leaves_nothing_behind(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(guard, "available_memory", lambda: 1000)
+    monkeypatch.setattr(guard, "available_memory", lambda on_host=False: 1000)
     assert "does not fit" in fails(capsys, train, f"--run_dir={tmp_path / 'run'}")
     assert not list(tmp_path.iterdir())
 

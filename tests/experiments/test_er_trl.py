@@ -65,8 +65,12 @@ def test_a_run_notices_that_its_data_was_replaced(flags, tmp_path, capsys):
     assert evaluate.main([f"--run={run}"]) == 0
     moved = file.rename(tmp_path / "moved.h5")
     assert "there is no such file" in fails(capsys, evaluate.main, f"--run={run}")
-    assert train([f"--resume={run}", f"--data={moved}", "--epochs=2"]) == 0
+    assert train([f"--resume={run}", f"--data={moved}"]) == 0  # it has ended: nothing else is done
+    assert f"finds its data in {moved} from now on" in capsys.readouterr().out
     assert evaluate.main([f"--run={run}"]) == 0
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"data_checksum": None}))  # as in earlier versions
+    assert "data is" in fails(capsys, train, f"--resume={run}", f"--data={file}")
 
 
 def test_wrong_input_is_one_line(flags, tmp_path, capsys):

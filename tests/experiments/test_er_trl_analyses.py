@@ -67,7 +67,7 @@ def test_wrong_runs_are_one_line(runs, flags, tmp_path, capsys):
     assert "--held_out must be" in fails(capsys, main, "--held_out=seeds", "--runs", runs[0], out)
     assert "has no generator" in fails(capsys, main, "--analysis=actions", "--runs", runs[1], out)
     assert "er_trl and focal are both" in fails(capsys, main, "--analysis=diversity", "--runs", runs[1], out)
-    assert cli.main(er_trl, [*flags, "--method=focal", "--normalizer=data", f"--run_dir={tmp_path / 'other'}"]) == 0
+    assert cli.main(er_trl, [*flags, "--method=focal", "--train_tasks=3", f"--run_dir={tmp_path / 'other'}"]) == 0
     other = ["--analysis=diversity", "--runs", runs[0], str(tmp_path / "other"), out]
     assert "differ in data, quality, tasks or scores" in fails(capsys, main, *other)
     assert "--contexts must be at least 1" in fails(capsys, main, "--contexts=0", "--runs", runs[0], out)

@@ -17,7 +17,7 @@ from tests.helpers import fails
         ("sac.alpha", "'sac.alpha' is not name=value"),
         ("sac.alpha=high", "sac.alpha must be a finite number, got 'high'"),
         ("sac.alpha=0.1,sac.discount=1.5", "sac.discount must be in [0, 1], got 1.5"),
-        ("vae.kl_z_weight=-1", "vae.kl_z_weight must be >= 0, got -1"),
+        ("vae.kl_z_weight=-1", "vae.kl_z_weight must be >= 0 and finite, got -1"),
     ],
 )
 def test_wrong_members_are_one_line(capsys, tmp_path, members, message):

@@ -294,7 +294,7 @@ def test_step_sizes_of_critics_and_policy_fall_together(part, update, updates):
 
 
 def test_step_size_must_fall():
-    with pytest.raises(ConfigurationError, match="learning_rate_held_for must be positive, got 0"):
+    with pytest.raises(ConfigurationError, match="learning_rate_held_for must be positive and finite, got 0"):
         sac.validate(with_(learning_rate_held_for=0.0))
 
 

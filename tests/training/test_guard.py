@@ -45,7 +45,7 @@ def test_a_container_has_what_its_limit_leaves(tmp_path, monkeypatch):
 
 
 def test_memory(monkeypatch):
-    monkeypatch.setattr(guard, "available_memory", lambda: 10_000_000_000)
+    monkeypatch.setattr(guard, "available_memory", lambda on_host=False: 10_000_000_000)
     guard.check_memory(8_000_000_000)
     with pytest.raises(ConfigurationError, match=r"16.00 GB does not fit in 8.00 GB.*at most --replay_rows=500 fits"):
         guard.check_memory(16_000_000_000, 1000, "--replay_rows")
