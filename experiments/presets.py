@@ -93,9 +93,9 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
     tasks are less than one each), and goals 25 m away a longer view; they share the dynamics too, so that the reward's
     error counts most; and twice the VAE updates. There is one Gaussian even then: four returned less in the same time.
     Critics are told the task: they would have to learn to read a belief that is still forming. Where resting pays -1
-    per step whatever the task, falling over pays little less, so that bodies dare to run, and critics are told what
-    actions cost, which is lost among larger values. Where a step changes little of what is paid, encoders are told that
-    change, and rewards as if actions were free. Ants differ: see `_of_ant`.
+    per step whatever the task, falling over pays little less, so that bodies dare to run, critics are told what actions
+    cost, which is lost among larger values, and count by their mean. Where a step changes little of what is paid,
+    encoders are told that change, and rewards as if actions were free. Ants differ: see `_of_ant`.
     """
     env, horizon = spec.name, spec.horizon
     several = _base_tasks(spec) > 1
@@ -136,6 +136,7 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
             alpha=0.05,
             automatic_entropy_tuning=not several and env not in FIXED_TEMPERATURE,
             target_entropy=-1.0,
+            pessimism=0.0 if env in RELATIVE_ERRORS else 1.0,
             max_grad_norm=None,
             policy_every=2,
             average_rate=0.001,
