@@ -224,12 +224,12 @@ sees it, with all of these, and the whole stack.
 
 SECTION = """\
 Zero-shot first episode on held-out tasks, deterministic policy, `--preset=fast`. Each run had one core of a 2-core
-machine, but those of `cheetah_vel` had both cores; those of `cheetah_dir`, `cheetah_multitask` and `ant_goal`'s seeds 1
-and 2 both of a machine that is two thirds as fast; those of `cheetah_vel_ood` both of
-one that is half as fast; and seeds 0 and 2 of `ant_dir` one core two thirds as fast. Taught: a Gaussian per base task,
-which training tells it ([how](docs/moss.md#what-beliefs-decode-and-the-mixture)). A return counts as reached when the
-mean of three evaluations in a row is at least as high. Figures: reference levels are dashed; several seeds are thin
-lines, with their mean and range, or from four on their interquartile mean and its 95 % bootstrap interval:
+machine, but those of `cheetah_vel` had both cores; those of `cheetah_dir`, `cheetah_multitask` and `ant_goal`'s seeds
+1 and 2 both of a machine that is two thirds as fast; those of `cheetah_vel_ood` both of one that is half as fast; and
+seeds 0 and 2 of `ant_dir` one core two thirds as fast. Taught: a Gaussian per base task, which training tells it
+([how](docs/moss.md#what-beliefs-decode-and-the-mixture)). A return counts as reached when the mean of three
+evaluations in a row is at least as high. Figures: reference levels are dashed; several seeds are thin lines, with
+their mean and range, or from four on their interquartile mean and its 95 % bootstrap interval:
 
 {learning}
 The same policies some steps after a change of task and when nothing changes, and where tasks do not change, some
