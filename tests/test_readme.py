@@ -33,7 +33,9 @@ def test_example_runs(code):
     assert len(code.splitlines()) <= 15
     names: dict = {}
     exec(code, names)
-    if "metrics" in names:
+    if "belief" in names:
+        assert names["belief"].logits.shape == (20, 16, 2) and names["belief"].mean.shape == (20, 16, 2, 3)
+    elif "metrics" in names:
         assert names["metrics"]["critic_loss"].shape == (8,)
     elif "vector_env" in names:
         assert names["obs"].shape == (64, 17) and names["brax_env"].observation_size == 17
