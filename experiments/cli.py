@@ -98,7 +98,7 @@ def _train(module: Algorithm, argv: list[str]) -> int:
     guard.check_memory(experiment.trainer.replay_bytes, rows, "--replay_rows", what)
     if config.run.resume is not None:
         path = Path(config.run.resume).absolute()
-        rundir.check_data(path, experiment)
+        rundir.check_data(path, experiment.data_checksum)
         if experiment.data_checksum and config.data != rundir.read(path, "--resume")["config"]["data"]:
             rundir.describe(path, name, config, experiment)
             print(f"{path} finds its data in {config.data} from now on")

@@ -69,15 +69,13 @@ def learnt_from(path: str) -> Source:
       ConfigurationError: its file of data is gone, or was replaced.
     """
     config = config_of(path)
-    about = rundir.read(path, "--runs")
-    checksum = about.get("data_checksum")
     with offline_file.reading(config.data):
-        found = offline_file.checksum(config.data)
-    if checksum not in (None, found):
-        raise ConfigurationError(f"--runs: {path} has learnt from other data than is in {config.data} now")
+        checksum = offline_file.checksum(config.data)
+    rundir.check_data(path, checksum)
     sigma = config.sigma if config.quality == "noisy" else None
+    about = rundir.read(path, "--runs")
     scores_of = about.get("scores_of", config.normalizer)  # runs of earlier versions say what they were told
-    return Source(found, config.quality, sigma, config.train_tasks, scores_of, config.env_options)
+    return Source(checksum, config.quality, sigma, config.train_tasks, scores_of, config.env_options)
 
 
 def load(path: str) -> Run:

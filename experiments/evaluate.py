@@ -76,7 +76,7 @@ def load(
             raise ConfigurationError(f"--tasks: evaluations of {name} play all tasks of its data: leave the flag out")
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, eval_tasks=tasks))
     experiment = module.build(config, episodes=episodes)
-    rundir.check_data(run, experiment)
+    rundir.check_data(run, experiment.data_checksum)
     restored = None
     if (folder := Path(run) / "checkpoints").is_dir():
         checkpoints = Checkpoints(folder, read_only=True)

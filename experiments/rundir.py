@@ -82,13 +82,13 @@ def describe(path: Path, algorithm: str, config: Any, experiment: Experiment) ->
     write_json(path / "config.json", content)
 
 
-def check_data(path: Path | str, experiment: Experiment) -> None:
-    """Raise `ConfigurationError` if the stored data is not what the run in `path` began with."""
+def check_data(path: Path | str, checksum: str | None) -> None:
+    """Raise `ConfigurationError` if the stored data with this checksum is not what the run in `path` began with."""
     before = read(path, "--resume").get("data_checksum")  # there is none in runs of earlier versions
-    if before not in (None, experiment.data_checksum):
+    if before not in (None, checksum):
         raise ConfigurationError(
-            f"{path} has learnt from other data than is in its file now (checksum {before}, not "
-            f"{experiment.data_checksum}): put that file back, or start a new run"
+            f"{path} has learnt from other data than is in its file now (checksum {before}, not {checksum}): put that "
+            "file back, or start a new run"
         )
 
 

@@ -146,7 +146,7 @@ def experiment(
       env: the benchmark.
       agent: made for it.
       episodes: in a row per evaluation; None for the configuration's.
-      more: lines of the header that are the algorithm's own; such as `networks`, the text of `counts`.
+      more: lines of the header that are the algorithm's own, such as `networks`, the text of `counts`.
       make: of an algorithm whose hyper-parameters may be traced; without it there are no `members`.
     """
     data = config.data if episodes is None else dataclasses.replace(config.data, eval_episodes=episodes)

@@ -135,8 +135,8 @@ class Agent(NamedTuple):
     parts: Mapping[str, Callable[[Any, Any, PRNGKeyArray], tuple[Changes, Metrics]]]
     """By name, the longest first: (state, replay, key) -> the fields that an epoch of this part's learning changes, and
     metrics: `updates` counts its gradient steps, and one that is not finite ends the run, unless its name ends in
-    `_return`. All parts read the state as it was before the epoch, and no
-    two change the same field, so they may run side by side."""
+    `_return`. All parts read the state as it was before the epoch, and no two change the same field, so they may run
+    side by side."""
     describe: Callable[[Any, Any], dict[str, jax.Array]]
     """(state, memory) -> what the memory believes, for reports: `belief` [n, b] and `component` [n, K]; where
     attention formed it, also `attention` [n, L, H]: how much each of L layers looked at the last H transitions."""
