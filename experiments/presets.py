@@ -65,6 +65,9 @@ episodes of the same task."""
 RELATIVE_ERRORS = ("cheetah_multitask", "cheetah_eight")
 """Benchmarks whose rewards are errors relative to what is asked for: resting pays -1 in all of their tasks."""
 
+FLOORS = {"stand": -1.0}
+"""Base tasks of theirs on which falling over is to cost no more than resting, so that bodies dare to sit up."""
+
 OUT_OF_RANGE = ("cheetah_vel_ood",)
 """Benchmarks whose held-out tasks lie outside the training range, and whose rewards can be imagined there: resting pays
 nothing that SAC or the VAE would have to know."""
@@ -94,7 +97,8 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
     error counts most; and twice the VAE updates. There is one Gaussian even then: four returned less in the same time.
     Critics are told the task: they would have to learn to read a belief that is still forming. Where resting pays -1
     per step whatever the task, falling over pays little less, so that bodies dare to run, critics are told what actions
-    cost, which is lost among larger values, and count by their mean. Where a step changes little of what is paid,
+    cost, which is lost among larger values, and count by their mean; where postures are asked for, some episodes start
+    in one. Where a step changes little of what is paid,
     encoders are told that change, and rewards as if actions were free. Ants differ: see `_of_ant`.
     """
     env, horizon = spec.name, spec.horizon
@@ -104,7 +108,7 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
     steps_per_epoch = (2 if ant else 1) * STEPS_PER_EPOCH
     vae_window = min(64, horizon)
     sac_updates = 800 if several and not ant else 1_600
-    floor = (-1.5,) if env in RELATIVE_ERRORS else ()
+    floor = tuple(FLOORS.get(family, -1.5) for family in spec.families) if env in RELATIVE_ERRORS else ()
     sac_held_for, vae_held_for = HELD_FOR.get(env, (None, None))
     imagines = env in OUT_OF_RANGE and spec.stationary
     agent = moss.Config(
@@ -159,6 +163,7 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
     data = trainer.Config(
         num_envs=max(10, steps_per_epoch // horizon),
         imagined_episodes=0.6 if imagines else 0.0,
+        exploring_starts=0.25 if env in RELATIVE_ERRORS else 0.0,
         replay_rows=2_000_000 // horizon,
         initial_episodes=max(20, 20_000 // horizon),
     )

@@ -151,10 +151,14 @@ def experiment(
     """
     data = config.data if episodes is None else dataclasses.replace(config.data, eval_episodes=episodes)
     made = trainer.make(env, agent, data, config.run.seeds, members_of(config, make, env.spec))
-    imagined = trainer.num_imagined(data)
+    shares = {
+        "in imagined tasks": trainer.num_imagined(data),
+        "with exploring starts": trainer.num_exploring(data, data.num_envs),
+    }
+    special = "".join(f", {count} of them {what}" for what, count in shares.items() if count)
     description = describe(env.spec) | {
         "tasks": f"{env.train_tasks.family.shape[0]} train, {env.test_tasks.family.shape[0]} test",
-        "environments": f"{data.num_envs}" + (f", {imagined} of them in imagined tasks" if imagined else ""),
+        "environments": f"{data.num_envs}{special}",
     }
     description |= {"members": "; ".join(config.members)} if config.members else {}
     return Experiment(made, env.spec, trainer.tasks_of(env, data), description | dict(more), members=config.members)

@@ -46,6 +46,9 @@ class Config:
     and `imagined_margin` around it; the agent's model of rewards pays. For tasks outside the training range."""
     imagined_margin: float = 1.0
     """How far beyond that range they reach on each side, in widths of the range."""
+    exploring_starts: float = 0.0
+    """Share of an epoch's episodes that start in any posture of the body, instead of as the benchmark has it (Sutton &
+    Barto, 2018, 5.3); evaluations never do. For postures that are worth much and hard to get into."""
     eval_episodes: int = 1
     """Episodes in a row per task of an evaluation; the first is zero-shot."""
     eval_tasks: str = "test"
@@ -98,6 +101,7 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1, mem
         need = max(num_initial, config.num_envs)
         raise ConfigurationError(f"replay_rows is {config.replay_rows}, but one block of data has {need} rows")
     _check_imagined(config, agent, env.spec)
+    _check_exploring(config, env)
     tasks_of(env, config)  # refuses what it does not know
     num_members = len(next(iter(members.values.values()))) if members else 1
     num = num_members * num_seeds
@@ -134,6 +138,7 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1, mem
 def _lane(env: Environment, agent: Agent, config: Config, num_initial: int) -> _Lane:
     """A run of one seed, whose first data are `num_initial` episodes."""
     horizon, imagined_envs = env.spec.horizon, num_imagined(config)
+    exploring_envs = num_exploring(config, config.num_envs)
 
     def create(key: PRNGKeyArray) -> TrainState:
         key, key_agent = jax.random.split(key)
@@ -148,7 +153,10 @@ def _lane(env: Environment, agent: Agent, config: Config, num_initial: int) -> _
             made_up = around(jax.random.fold_in(key, 2), tasks, env.train_tasks, config.imagined_margin)
             tasks = rollout.select(imagined, made_up, tasks)
         memory = agent.begin(agent_state, num)
-        _, unrolled = rollout.unroll(env, agent, agent_state, memory, tasks, key_roll, horizon, True, imagined=imagined)
+        exploring = jnp.arange(num) >= num - num_exploring(config, num) if exploring_envs else None
+        _, unrolled = rollout.unroll(
+            env, agent, agent_state, memory, tasks, key_roll, horizon, True, imagined=imagined, exploring=exploring
+        )
         return jax.tree.map(lambda x: x.swapaxes(0, 1), unrolled.transitions)
 
     def insert(state: TrainState, rows: Transition) -> TrainState:
@@ -163,8 +171,8 @@ def _lane(env: Environment, agent: Agent, config: Config, num_initial: int) -> _
         if imagined_envs:  # in the first epoch the model knows nothing
             imagined = (jnp.arange(config.num_envs) < imagined_envs) & (state.epoch > 0)
         rows = play(state.agent, epoch_keys(agent, state)[COLLECTION], config.num_envs, imagined)
-        real = jax.tree.map(lambda x: x[imagined_envs:].swapaxes(0, 1), rows)
-        train_return = jnp.mean(rollout.first_episode_return(real))
+        usual = jax.tree.map(lambda x: x[imagined_envs : config.num_envs - exploring_envs].swapaxes(0, 1), rows)
+        train_return = jnp.mean(rollout.first_episode_return(usual))
         return rows, {"train_return": train_return, "diverged": jnp.sum(~rows.valid)}
 
     def finish(state: TrainState, brought: Mapping[str, Any]) -> tuple[TrainState, Metrics]:
@@ -183,6 +191,32 @@ def _lane(env: Environment, agent: Agent, config: Config, num_initial: int) -> _
 def num_imagined(config: Config) -> int:
     """Imagined episodes of an epoch: at least one is not."""
     return min(round(config.imagined_episodes * config.num_envs), config.num_envs - 1)
+
+
+def num_exploring(config: Config, num: int) -> int:
+    """Of `num` episodes those that start in any posture."""
+    return round(config.exploring_starts * num)
+
+
+def _check_exploring(config: Config, env: Environment) -> None:
+    """Raise `ConfigurationError` where episodes cannot start in any posture, or none would start in the usual one."""
+    share = config.exploring_starts
+    if not 0.0 <= share < 1.0:
+        raise ConfigurationError(f"exploring_starts must be in [0, 1), got {share}")
+    num = num_exploring(config, config.num_envs)
+    if share and not num:
+        raise ConfigurationError(
+            f"exploring_starts={share:g} of num_envs={config.num_envs} is no whole episode: use more of either"
+        )
+    if num + num_imagined(config) >= config.num_envs:
+        raise ConfigurationError(
+            f"exploring_starts={share:g} and imagined_episodes={config.imagined_episodes:g} leave none of "
+            f"num_envs={config.num_envs} as the benchmark has it: use less of either"
+        )
+    if share and env.reset_anywhere is None:
+        raise ConfigurationError(
+            f"the body of {env.spec.name} has no postures to choose a start from: use --exploring_starts=0"
+        )
 
 
 def _check_imagined(config: Config, agent: Agent, spec: EnvSpec) -> None:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -51,5 +53,11 @@ def test_base_tasks_are_counted_where_a_benchmark_is_not_known():
     one, three = (helpers.spec("own", families=names) for names in (("run",), ("run", "jump", "flip")))
     assert [presets.paper(spec)[0].vae.num_components for spec in (one, three)] == [1, 3]
     assert [presets.fast(spec)[0].sac.automatic_entropy_tuning for spec in (one, three)] == [True, False]
-    part = make("cheetah_multitask", only="jump").spec
-    assert presets.fast(part) == presets.fast(make("cheetah_multitask").spec)
+
+
+def test_a_part_of_a_benchmark_has_the_settings_of_the_whole():
+    (part, data), (whole, all_data) = (
+        presets.fast(make("cheetah_multitask", only=only).spec) for only in ("jump,stand_back", None)
+    )
+    assert part == dataclasses.replace(whole, reward_floor=(-1.0, -1.5)) and data == all_data
+    assert whole.reward_floor == (-1.5, -1.5, -1.0, -1.5)  # velocities, goals, stands, jumps
