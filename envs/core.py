@@ -104,16 +104,17 @@ class Environment(NamedTuple):
     as rbg draw for all lanes by the key of the first."""
     state_from: Callable[[PRNGKeyArray, Task, jax.Array, jax.Array], State]
     """(key, task, qpos [nq], qvel [nv]) -> the state of an episode that starts there."""
-    posture: Callable[[PRNGKeyArray], tuple[jax.Array, jax.Array]] | None = None
-    """(key) -> qpos [nq], qvel [nv] of a body in any posture, for exploring starts; None if the body has none."""
+    head_start: Callable[[PRNGKeyArray, Task], tuple[jax.Array, jax.Array]] | None = None
+    """(key, task) -> qpos [nq], qvel [nv] of a body part of the way to what the task asks for; None if no task asks for
+    a place, a posture or a speed."""
 
     @property
-    def reset_anywhere(self) -> Callable[[PRNGKeyArray, Task], State] | None:
-        """As `reset`, but the episode starts in any posture; None if the body has but one."""
-        if self.posture is None:
+    def reset_ahead(self) -> Callable[[PRNGKeyArray, Task], State] | None:
+        """As `reset`, with a head start; None if there is none."""
+        if self.head_start is None:
             return None
-        posture = self.posture
-        return lambda key, task: self.state_from(key, task, *posture(jax.random.fold_in(key, 1)))
+        start = self.head_start
+        return lambda key, task: self.state_from(key, task, *start(jax.random.fold_in(key, 1), task))
 
     def sample_tasks(self, key: PRNGKeyArray, split: str, n: int) -> Task:
         """Draw `n` tasks of the `train` or `test` set, without replacement until the set is exhausted.

@@ -196,6 +196,46 @@ def sparse_point_goal(before, after, action, spec, dt):
     return jnp.where(distance <= 0.2, 1.0 - distance, 0.0)
 
 
+# Where a body is that has come part of the way to what its task asks for.
+
+Motion = tuple[jax.Array, jax.Array]
+"""qpos [nq], qvel [nv]."""
+HeadStart = Callable[[jax.Array, jax.Array, jax.Array], Motion]
+"""(qpos, qvel, part of the spec [p]) -> the motion with what the task asks for at that part."""
+
+
+def _at(*index: int) -> HeadStart:
+    return lambda qpos, qvel, part: (qpos.at[jnp.array(index)].set(part[: len(index)]), qvel)
+
+
+def _at_speed(*index: int) -> HeadStart:
+    return lambda qpos, qvel, part: (qpos, qvel.at[jnp.array(index)].set(part[: len(index)]))
+
+
+def _pitched(qpos: jax.Array, qvel: jax.Array, part: jax.Array) -> Motion:
+    """A half cheetah, lifted so far that nothing of it is in the ground."""
+    return qpos.at[1].add(0.3 * jnp.abs(jnp.sin(part[0]))).at[2].set(part[0]), qvel
+
+
+HEAD_STARTS: dict[Callable[..., jax.Array], HeadStart] = {
+    cheetah_vel: _at_speed(0),
+    multi_velocity: _at_speed(0),
+    multi_goal: _at(0),
+    multi_stand: _pitched,
+    multi_jump: _at_speed(1),
+    multi_flip: _at_speed(2),
+    cemrl_velocity: _at_speed(0),
+    cemrl_goal: _at(0),
+    ant_goal: _at(0, 1),
+    ant_multi_velocity: _at_speed(0, 1),
+    ant_multi_goal: _at(0, 1),
+    ant_multi_jump: _at_speed(2),
+    point_goal: _at(0, 1),
+    sparse_point_goal: _at(0, 1),
+}
+"""Of the rewards that ask for a place, a posture or a speed. Directions ask for as much as can be had."""
+
+
 def select(families: tuple[RewardFn, ...]) -> Callable[..., jax.Array]:
     """One reward function `(before, after, action, task, dt)` that picks by the task's family."""
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from envs.core import Environment, State, Task, update_few, update_where, where
 from envs.errors import ConfigurationError
 from envs.physics.base import PhysicsState
-from envs.rewards import control_cost, select
+from envs.rewards import HEAD_STARTS, RewardFn, control_cost, select
 from envs.tasks import SubTask, draw_sets, families
 
 
@@ -61,7 +61,29 @@ def multi_task(
         task_size=train_tasks.spec.shape[-1],
         action_cost=control_cost(table.values()) * env.spec.max_control**2,
     )
-    return env._replace(spec=spec, train_tasks=train_tasks, test_tasks=test_tasks, step=step)
+    head_start = _head_start(env, tuple(table.values()))
+    return env._replace(spec=spec, train_tasks=train_tasks, test_tasks=test_tasks, step=step, head_start=head_start)
+
+
+FURTHEST = 1.25
+"""Head starts reach from where episodes begin to a quarter beyond what the task asks for."""
+
+
+def _head_start(
+    env: Environment, rewards: tuple[RewardFn, ...]
+) -> Callable[[jax.Array, Task], tuple[jax.Array, jax.Array]] | None:
+    """See `Environment.head_start`: U(0, `FURTHEST`) of the way, in tasks that ask for what cannot be had at once."""
+    if not any(family in HEAD_STARTS for family in rewards):
+        return None
+    starts = [HEAD_STARTS.get(family, lambda qpos, qvel, part: (qpos, qvel)) for family in rewards]
+
+    def head_start(key: jax.Array, task: Task) -> tuple[jax.Array, jax.Array]:
+        key, key_part = jax.random.split(key)
+        physics = env.reset(key, task).physics
+        part = jax.random.uniform(key_part, maxval=FURTHEST) * task.spec
+        return jax.lax.switch(task.family, starts, physics.qpos, physics.qvel, part.astype(physics.qpos.dtype))
+
+    return head_start
 
 
 class Changes(NamedTuple):

@@ -97,8 +97,8 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
     error counts most; and twice the VAE updates. There is one Gaussian even then: four returned less in the same time.
     Critics are told the task: they would have to learn to read a belief that is still forming. Where resting pays -1
     per step whatever the task, falling over pays little less, so that bodies dare to run, critics are told what actions
-    cost, which is lost among larger values, and count by their mean; where postures are asked for, some episodes start
-    in one. Where a step changes little of what is paid,
+    cost, which is lost among larger values, and count by their mean; some episodes have a
+    head start, because what lies between leaning and sitting up is a fall. Where a step changes little of what is paid,
     encoders are told that change, and rewards as if actions were free. Ants differ: see `_of_ant`.
     """
     env, horizon = spec.name, spec.horizon
@@ -163,7 +163,7 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
     data = trainer.Config(
         num_envs=max(10, steps_per_epoch // horizon),
         imagined_episodes=0.6 if imagines else 0.0,
-        exploring_starts=0.25 if env in RELATIVE_ERRORS else 0.0,
+        head_starts=0.25 if env in RELATIVE_ERRORS else 0.0,
         replay_rows=2_000_000 // horizon,
         initial_episodes=max(20, 20_000 // horizon),
     )

@@ -153,7 +153,7 @@ def experiment(
     made = trainer.make(env, agent, data, config.run.seeds, members_of(config, make, env.spec))
     shares = {
         "in imagined tasks": trainer.num_imagined(data),
-        "with exploring starts": trainer.num_exploring(data, data.num_envs),
+        "with head starts": trainer.num_ahead(data, data.num_envs),
     }
     special = "".join(f", {count} of them {what}" for what, count in shares.items() if count)
     description = describe(env.spec) | {

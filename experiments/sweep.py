@@ -25,6 +25,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "vae_window": ("--vae_window", "32", "64", "128"),
     "lanes": ("--num_envs", "10", "25", "50", "100"),
     "observations": ("--standardize_obs", "False", "True"),
+    "head_starts": ("--head_starts", "0", "0.1", "0.25", "0.5"),
 }
 """Name -> a flag and the values it is given."""
 

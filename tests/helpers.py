@@ -46,7 +46,7 @@ class Environment(NamedTuple):
     test_tasks: Task
     reset: Any
     step: Any
-    reset_anywhere: Any = None
+    reset_ahead: Any = None
 
     def sample_tasks(self, key, split, n):
         tasks = {"train": self.train_tasks, "test": self.test_tasks}[split]

@@ -1,6 +1,5 @@
 """A body: what turns physics into an environment without a goal."""
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -29,9 +28,6 @@ class Body(NamedTuple):
     """Seconds per substep; None for the model file's."""
     derived: tuple[str, ...] = ()
     """Fields of `mjData` that its observation or its rewards read; of `envs.physics.base.DERIVED`."""
-    posture: Callable[[Physics, jax.Array], tuple[jax.Array, jax.Array]] | None = None
-    """(physics, key) -> qpos [nq], qvel [nv] of a body in any posture that tasks may ask for, nothing of it in the
-    ground; None if it has none but `initial`'s."""
     place: int = 1
     """How many coordinates, the first of qpos, tell where on the ground it is, m: x of planar bodies, else x and y."""
 
@@ -108,5 +104,4 @@ def environment(body: Body, physics: Physics, variant: str) -> Environment:
             metrics=state.metrics | {"diverged": diverged, "task_changed": jnp.zeros((), bool)},
         )
 
-    posture = None if body.posture is None else functools.partial(body.posture, physics)
-    return Environment(spec, nothing, nothing, reset, step, state_from, posture)
+    return Environment(spec, nothing, nothing, reset, step, state_from)

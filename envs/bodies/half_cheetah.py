@@ -24,13 +24,5 @@ def initial(physics: Physics, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     return qpos, 0.1 * jax.random.normal(key_qvel, (physics.nv,))
 
 
-def posture(physics: Physics, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """As `initial`, but pitched by U(-pi / 2, pi / 2) and 0.3 m higher, so that nothing is in the ground."""
-    key, key_pitch = jax.random.split(key)
-    qpos, qvel = initial(physics, key)
-    pitch = jax.random.uniform(key_pitch, minval=-jnp.pi / 2, maxval=jnp.pi / 2)
-    return qpos.at[1].add(0.3).at[2].set(pitch), qvel
-
-
 def body() -> Body:
-    return Body("half_cheetah", "half_cheetah.xml", 5, _obs, 20, initial, posture=posture)
+    return Body("half_cheetah", "half_cheetah.xml", 5, _obs, 20, initial)

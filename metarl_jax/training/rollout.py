@@ -38,7 +38,7 @@ def unroll(
     explore: bool,
     single_episode: bool = False,
     imagined: Bool[Array, " E"] | None = None,
-    exploring: Bool[Array, " E"] | None = None,
+    ahead: Bool[Array, " E"] | None = None,
 ) -> tuple[Any, Rollout]:
     """Step E = len(tasks) lanes, each from a new episode of its own task, for `num_steps` steps.
 
@@ -54,7 +54,7 @@ def unroll(
       single_episode: after a lane's first episode its memory stands still and its rewards are 0. Otherwise
         another episode of the same task follows, with a blank memory.
       imagined: lanes that the agent pays itself; None: the environment pays all.
-      exploring: lanes whose first episode starts in any posture; None: all start as the environment resets them.
+      ahead: lanes whose first episode has a head start; None: all start as the environment resets them.
 
     Returns:
       The memory [E, ...] at the end, and what happened.
@@ -63,10 +63,10 @@ def unroll(
     key_reset, key_steps = jax.random.split(key)
     keys = jax.random.split(key_reset, num)
     state = jax.vmap(env.reset)(keys, tasks)
-    if exploring is not None:
-        if env.reset_anywhere is None:
-            raise ConfigurationError(f"{env.spec.name} has no exploring starts")
-        state = select(exploring, jax.vmap(env.reset_anywhere)(keys, tasks), state)
+    if ahead is not None:
+        if env.reset_ahead is None:
+            raise ConfigurationError(f"{env.spec.name} has no head starts")
+        state = select(ahead, jax.vmap(env.reset_ahead)(keys, tasks), state)
     blank = agent.begin(agent_state, num)
 
     def step(carry, key):

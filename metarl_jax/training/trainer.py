@@ -46,9 +46,10 @@ class Config:
     and `imagined_margin` around it; the agent's model of rewards pays. For tasks outside the training range."""
     imagined_margin: float = 1.0
     """How far beyond that range they reach on each side, in widths of the range."""
-    exploring_starts: float = 0.0
-    """Share of an epoch's episodes that start in any posture of the body, instead of as the benchmark has it (Sutton &
-    Barto, 2018, 5.3); evaluations never do. For postures that are worth much and hard to get into."""
+    head_starts: float = 0.0
+    """Share of training episodes with a head start: they begin part of the way to the place, posture or speed that
+    their task asks for (a reverse curriculum: Florensa et al., 2017); evaluations never do. For what is worth much and
+    hard to come by."""
     eval_episodes: int = 1
     """Episodes in a row per task of an evaluation; the first is zero-shot."""
     eval_tasks: str = "test"
@@ -101,7 +102,7 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1, mem
         need = max(num_initial, config.num_envs)
         raise ConfigurationError(f"replay_rows is {config.replay_rows}, but one block of data has {need} rows")
     _check_imagined(config, agent, env.spec)
-    _check_exploring(config, env)
+    _check_head_starts(config, env)
     tasks_of(env, config)  # refuses what it does not know
     num_members = len(next(iter(members.values.values()))) if members else 1
     num = num_members * num_seeds
@@ -138,7 +139,7 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1, mem
 def _lane(env: Environment, agent: Agent, config: Config, num_initial: int) -> _Lane:
     """A run of one seed, whose first data are `num_initial` episodes."""
     horizon, imagined_envs = env.spec.horizon, num_imagined(config)
-    exploring_envs = num_exploring(config, config.num_envs)
+    ahead_envs = num_ahead(config, config.num_envs)
 
     def create(key: PRNGKeyArray) -> TrainState:
         key, key_agent = jax.random.split(key)
@@ -153,9 +154,9 @@ def _lane(env: Environment, agent: Agent, config: Config, num_initial: int) -> _
             made_up = around(jax.random.fold_in(key, 2), tasks, env.train_tasks, config.imagined_margin)
             tasks = rollout.select(imagined, made_up, tasks)
         memory = agent.begin(agent_state, num)
-        exploring = jnp.arange(num) >= num - num_exploring(config, num) if exploring_envs else None
+        ahead = jnp.arange(num) >= num - num_ahead(config, num) if ahead_envs else None
         _, unrolled = rollout.unroll(
-            env, agent, agent_state, memory, tasks, key_roll, horizon, True, imagined=imagined, exploring=exploring
+            env, agent, agent_state, memory, tasks, key_roll, horizon, True, imagined=imagined, ahead=ahead
         )
         return jax.tree.map(lambda x: x.swapaxes(0, 1), unrolled.transitions)
 
@@ -171,7 +172,7 @@ def _lane(env: Environment, agent: Agent, config: Config, num_initial: int) -> _
         if imagined_envs:  # in the first epoch the model knows nothing
             imagined = (jnp.arange(config.num_envs) < imagined_envs) & (state.epoch > 0)
         rows = play(state.agent, epoch_keys(agent, state)[COLLECTION], config.num_envs, imagined)
-        usual = jax.tree.map(lambda x: x[imagined_envs : config.num_envs - exploring_envs].swapaxes(0, 1), rows)
+        usual = jax.tree.map(lambda x: x[imagined_envs : config.num_envs - ahead_envs].swapaxes(0, 1), rows)
         train_return = jnp.mean(rollout.first_episode_return(usual))
         return rows, {"train_return": train_return, "diverged": jnp.sum(~rows.valid)}
 
@@ -193,29 +194,29 @@ def num_imagined(config: Config) -> int:
     return min(round(config.imagined_episodes * config.num_envs), config.num_envs - 1)
 
 
-def num_exploring(config: Config, num: int) -> int:
-    """Of `num` episodes those that start in any posture."""
-    return round(config.exploring_starts * num)
+def num_ahead(config: Config, num: int) -> int:
+    """Of `num` episodes those with a head start."""
+    return round(config.head_starts * num)
 
 
-def _check_exploring(config: Config, env: Environment) -> None:
-    """Raise `ConfigurationError` where episodes cannot start in any posture, or none would start in the usual one."""
-    share = config.exploring_starts
+def _check_head_starts(config: Config, env: Environment) -> None:
+    """Raise `ConfigurationError` where there are no head starts, or nothing else."""
+    share = config.head_starts
     if not 0.0 <= share < 1.0:
-        raise ConfigurationError(f"exploring_starts must be in [0, 1), got {share}")
-    num = num_exploring(config, config.num_envs)
+        raise ConfigurationError(f"head_starts must be in [0, 1), got {share}")
+    num = num_ahead(config, config.num_envs)
     if share and not num:
         raise ConfigurationError(
-            f"exploring_starts={share:g} of num_envs={config.num_envs} is no whole episode: use more of either"
+            f"head_starts={share:g} of num_envs={config.num_envs} is no whole episode: use more of either"
         )
     if num + num_imagined(config) >= config.num_envs:
         raise ConfigurationError(
-            f"exploring_starts={share:g} and imagined_episodes={config.imagined_episodes:g} leave none of "
+            f"head_starts={share:g} and imagined_episodes={config.imagined_episodes:g} leave none of "
             f"num_envs={config.num_envs} as the benchmark has it: use less of either"
         )
-    if share and env.reset_anywhere is None:
+    if share and env.reset_ahead is None:
         raise ConfigurationError(
-            f"the body of {env.spec.name} has no postures to choose a start from: use --exploring_starts=0"
+            f"no task of {env.spec.name} asks for a place, a posture or a speed: use --head_starts=0"
         )
 
 
