@@ -13,7 +13,8 @@ from experiments.arms import Arm, Comparison, mixture
 class Config(arms.Config):
     """The paper's four ablations, and the oracle as the upper line.
 
-    And imagined tasks, where `fast` has them, and a mixture that is taught base tasks, where there are several.
+    And imagined tasks and head starts, where `fast` has them, and a mixture that is taught base tasks, where there are
+    several.
     """
 
     env: str = "cheetah_vel_ood"
@@ -27,7 +28,8 @@ def comparison(env: str) -> Comparison:
     """
     fast = moss.presets_for("fast", env)
     size = fast.agent.vae.latent_size
-    real = Arm("moss", ("--imagined_episodes=0",))
+    extras = {"imagined tasks": "imagined_episodes", "head starts": "head_starts"}
+    extras = {what: field for what, field in extras.items() if getattr(fast.data, field)}
     spec = setup.spec_of("fast", env, ())
     num = len(spec.families)
     taught = Arm("moss", (f"--vae.num_components={num}", "--vae.elbo_steps=16", "--vae.base_task_weight=0.1"))
@@ -36,7 +38,7 @@ def comparison(env: str) -> Comparison:
         env,
         {
             "MoSS": Arm("moss"),
-            **({"without imagined tasks": real} if fast.data.imagined_episodes else {}),
+            **{f"without {what}": Arm("moss", (f"--{field}=0",)) for what, field in extras.items()},
             "trajectory-level inference": Arm("moss", ("--online_inference=False",)),
             "four Gaussians": mixture(4),
             **({"a Gaussian per base task, taught": taught} if num > 1 else {}),

@@ -56,7 +56,7 @@ class _OnTasks(NamedTuple):
     train_tasks: Any
     reset: Callable[[PRNGKeyArray, Any], Any]
     step: Callable[[Any, jax.Array], Any]
-    reset_ahead: Callable[[PRNGKeyArray, Any], Any] | None
+    reset_ahead: Callable[[PRNGKeyArray, Any], Any] | None = None
 
     @property
     def test_tasks(self) -> Any:
