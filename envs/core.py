@@ -114,7 +114,12 @@ class Environment(NamedTuple):
         if self.head_start is None:
             return None
         start = self.head_start
-        return lambda key, task: self.state_from(key, task, *start(jax.random.fold_in(key, 1), task))
+
+        def reset(key: PRNGKeyArray, task: Task) -> State:
+            key, key_start = jax.random.split(key)
+            return self.state_from(key, task, *start(key_start, task))
+
+        return reset
 
     def sample_tasks(self, key: PRNGKeyArray, split: str, n: int) -> Task:
         """Draw `n` tasks of the `train` or `test` set, without replacement until the set is exhausted.

@@ -35,6 +35,46 @@ def control_cost(families: Iterable[RewardFn]) -> float:
     return costs.pop() if len(costs) == 1 else 0.0
 
 
+Motion = tuple[jax.Array, jax.Array]
+"""qpos [nq], qvel [nv]."""
+HeadStart = Callable[[jax.Array, jax.Array, jax.Array], Motion]
+"""(qpos, qvel, part of the spec [p]) -> the motion of a body that has come to that part of what its task asks for."""
+
+
+def _ahead(start: HeadStart) -> Callable[[RewardFn], RewardFn]:
+    """Give a reward that asks for a place, a posture or a speed its head start; see `head_start`."""
+
+    def decorate(reward: RewardFn) -> RewardFn:
+        vars(reward)["head_start"] = start
+        return reward
+
+    return decorate
+
+
+def head_start(family: RewardFn) -> HeadStart | None:
+    """Of episodes that begin part of the way; None where the reward asks for as much as can be had."""
+    return getattr(family, "head_start", None)
+
+
+def _at(*index: int) -> HeadStart:
+    """At a place: coordinates `index`."""
+    return lambda qpos, qvel, part: (qpos.at[jnp.array(index)].set(part[: len(index)]), qvel)
+
+
+def _at_speed(*index: int, lift: float = 0.0) -> HeadStart:
+    """At a speed of coordinates `index`, `lift` m (of a half cheetah) higher."""
+
+    def start(qpos: jax.Array, qvel: jax.Array, part: jax.Array) -> Motion:
+        return qpos.at[1].add(lift), qvel.at[jnp.array(index)].set(part[: len(index)])
+
+    return start
+
+
+def _pitched(qpos: jax.Array, qvel: jax.Array, part: jax.Array) -> Motion:
+    """A half cheetah at a pitch, higher by 0.3 m x its sine: no deeper in the ground than episodes usually begin."""
+    return qpos.at[1].add(0.3 * jnp.abs(jnp.sin(part[0]))).at[2].set(part[0]), qvel
+
+
 def _velocity(before: PhysicsState, after: PhysicsState, dt: float, index=0) -> jax.Array:
     """Mean velocity of coordinates `index` over the control step, m/s or rad/s."""
     return (after.qpos[index] - before.qpos[index]) / dt
@@ -43,6 +83,7 @@ def _velocity(before: PhysicsState, after: PhysicsState, dt: float, index=0) -> 
 # Half cheetah, parametric (PEARL's): spec = [target speed m/s] or [direction +-1].
 
 
+@_ahead(_at_speed(0))
 @_costs(0.05)
 def cheetah_vel(before, after, spec, dt):
     """-|dx/dt - v*| - 0.05 sum a^2."""
@@ -62,30 +103,35 @@ def _relative(error: jax.Array, scale: jax.Array) -> jax.Array:
     return -jnp.abs(error) / jnp.abs(scale)
 
 
+@_ahead(_at_speed(0))
 @_costs(0.05)
 def multi_velocity(before, after, spec, dt):
     """-|qvel_x - s| / |s| - 0.05 sum a^2, s in m/s."""
     return _relative(after.qvel[0] - spec[0], spec[0])
 
 
+@_ahead(_at(0))
 @_costs(0.05)
 def multi_goal(before, after, spec, dt):
     """-|x - s| / |s| - 0.05 sum a^2, s in m."""
     return _relative(after.qpos[0] - spec[0], spec[0])
 
 
+@_ahead(_pitched)
 @_costs(0.05)
 def multi_stand(before, after, spec, dt):
     """-|pitch - s| / |s| - 0.05 sum a^2, s in rad."""
     return _relative(after.qpos[2] - spec[0], spec[0])
 
 
+@_ahead(_at_speed(1))
 @_costs(0.05)
 def multi_jump(before, after, spec, dt):
     """-||qvel_z| - s| / |s| - 0.05 sum a^2, s in m/s."""
     return _relative(jnp.abs(after.qvel[1]) - spec[0], spec[0])
 
 
+@_ahead(_at_speed(2, lift=0.5))
 @_costs(0.05)
 def multi_flip(before, after, spec, dt):
     """-|qvel_pitch - s| / |s| - 0.05 sum a^2, s in rad/s."""
@@ -95,12 +141,14 @@ def multi_flip(before, after, spec, dt):
 # Half cheetah, CEMRL's multi-task rewards (used by TIMRL).
 
 
+@_ahead(_at_speed(0))
 @_costs(0.05)
 def cemrl_velocity(before, after, spec, dt):
     """-|dx/dt - s| - 0.05 sum a^2, s in m/s."""
     return -jnp.abs(_velocity(before, after, dt) - spec[0])
 
 
+@_ahead(_at(0))
 @_costs(0.05)
 def cemrl_goal(before, after, spec, dt):
     """-|x - s| - 0.05 sum a^2, s in m (the reference code forgot the absolute value)."""
@@ -128,6 +176,7 @@ def ant_dir(before, after, spec, dt):
     return jnp.dot(_velocity(before, after, dt, slice(0, 2)), spec) + 1.0
 
 
+@_ahead(_at(0, 1))
 @_costs(0.1)
 def ant_goal(before, after, spec, dt):
     """-L1(xy - goal) - 0.1 sum a^2."""
@@ -141,18 +190,21 @@ def _relative_squared(error: jax.Array, scale: jax.Array) -> jax.Array:
     return -jnp.sum(jnp.square(error)) / jnp.sum(jnp.square(scale))
 
 
+@_ahead(_at_speed(0, 1))
 @_costs(0.05)
 def ant_multi_velocity(before, after, spec, dt):
     """-||qvel_xy - s||^2 / ||s||^2 - 0.05 sum a^2, s in m/s."""
     return _relative_squared(after.qvel[:2] - spec, spec)
 
 
+@_ahead(_at(0, 1))
 @_costs(0.05)
 def ant_multi_goal(before, after, spec, dt):
     """-||xy - s||^2 / ||s||^2 - 0.05 sum a^2, s in m."""
     return _relative_squared(after.qpos[:2] - spec, spec)
 
 
+@_ahead(_at_speed(2))
 @_costs(0.05)
 def ant_multi_jump(before, after, spec, dt):
     """-||qvel_z| - s| / |s| - 0.05 sum a^2, s in m/s."""
@@ -185,55 +237,17 @@ def humanoid_dir(before, after, spec, dt):
 # Point: spec = goal [x, y].
 
 
+@_ahead(_at(0, 1))
 def point_goal(before, after, action, spec, dt):
     """-||xy - goal||."""
     return -jnp.linalg.norm(after.qpos - spec)
 
 
+@_ahead(_at(0, 1))
 def sparse_point_goal(before, after, action, spec, dt):
     """1 - ||xy - goal|| within 0.2 of the goal, else 0."""
     distance = jnp.linalg.norm(after.qpos - spec)
     return jnp.where(distance <= 0.2, 1.0 - distance, 0.0)
-
-
-# Where a body is that has come part of the way to what its task asks for.
-
-Motion = tuple[jax.Array, jax.Array]
-"""qpos [nq], qvel [nv]."""
-HeadStart = Callable[[jax.Array, jax.Array, jax.Array], Motion]
-"""(qpos, qvel, part of the spec [p]) -> the motion with what the task asks for at that part."""
-
-
-def _at(*index: int) -> HeadStart:
-    return lambda qpos, qvel, part: (qpos.at[jnp.array(index)].set(part[: len(index)]), qvel)
-
-
-def _at_speed(*index: int) -> HeadStart:
-    return lambda qpos, qvel, part: (qpos, qvel.at[jnp.array(index)].set(part[: len(index)]))
-
-
-def _pitched(qpos: jax.Array, qvel: jax.Array, part: jax.Array) -> Motion:
-    """A half cheetah, lifted so far that nothing of it is in the ground."""
-    return qpos.at[1].add(0.3 * jnp.abs(jnp.sin(part[0]))).at[2].set(part[0]), qvel
-
-
-HEAD_STARTS: dict[Callable[..., jax.Array], HeadStart] = {
-    cheetah_vel: _at_speed(0),
-    multi_velocity: _at_speed(0),
-    multi_goal: _at(0),
-    multi_stand: _pitched,
-    multi_jump: _at_speed(1),
-    multi_flip: _at_speed(2),
-    cemrl_velocity: _at_speed(0),
-    cemrl_goal: _at(0),
-    ant_goal: _at(0, 1),
-    ant_multi_velocity: _at_speed(0, 1),
-    ant_multi_goal: _at(0, 1),
-    ant_multi_jump: _at_speed(2),
-    point_goal: _at(0, 1),
-    sparse_point_goal: _at(0, 1),
-}
-"""Of the rewards that ask for a place, a posture or a speed. Directions ask for as much as can be had."""
 
 
 def select(families: tuple[RewardFn, ...]) -> Callable[..., jax.Array]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from envs.core import Environment, State, Task, update_few, update_where, where
 from envs.errors import ConfigurationError
 from envs.physics.base import PhysicsState
-from envs.rewards import HEAD_STARTS, RewardFn, control_cost, select
+from envs.rewards import RewardFn, control_cost, head_start, select
 from envs.tasks import SubTask, draw_sets, families
 
 
@@ -61,29 +61,35 @@ def multi_task(
         task_size=train_tasks.spec.shape[-1],
         action_cost=control_cost(table.values()) * env.spec.max_control**2,
     )
-    head_start = _head_start(env, tuple(table.values()))
-    return env._replace(spec=spec, train_tasks=train_tasks, test_tasks=test_tasks, step=step, head_start=head_start)
+    return env._replace(
+        spec=spec,
+        train_tasks=train_tasks,
+        test_tasks=test_tasks,
+        step=step,
+        head_start=_head_start(env, tuple(table.values())),
+    )
 
 
 FURTHEST = 1.25
-"""Head starts reach from where episodes begin to a quarter beyond what the task asks for."""
+"""Head starts reach from none of what the task asks for to a quarter too much."""
 
 
 def _head_start(
     env: Environment, rewards: tuple[RewardFn, ...]
 ) -> Callable[[jax.Array, Task], tuple[jax.Array, jax.Array]] | None:
-    """See `Environment.head_start`: U(0, `FURTHEST`) of the way, in tasks that ask for what cannot be had at once."""
-    if not any(family in HEAD_STARTS for family in rewards):
+    """See `Environment.head_start`: U(0, `FURTHEST`) of the way, in tasks whose reward has a head start."""
+    found = [head_start(reward) for reward in rewards]
+    if not any(found):
         return None
-    starts = [HEAD_STARTS.get(family, lambda qpos, qvel, part: (qpos, qvel)) for family in rewards]
+    starts = [start or (lambda qpos, qvel, part: (qpos, qvel)) for start in found]
 
-    def head_start(key: jax.Array, task: Task) -> tuple[jax.Array, jax.Array]:
+    def draw(key: jax.Array, task: Task) -> tuple[jax.Array, jax.Array]:
         key, key_part = jax.random.split(key)
         physics = env.reset(key, task).physics
         part = jax.random.uniform(key_part, maxval=FURTHEST) * task.spec
         return jax.lax.switch(task.family, starts, physics.qpos, physics.qvel, part.astype(physics.qpos.dtype))
 
-    return head_start
+    return draw
 
 
 class Changes(NamedTuple):

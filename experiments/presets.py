@@ -96,10 +96,10 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
     tasks are less than one each), and goals 25 m away a longer view; they share the dynamics too, so that the reward's
     error counts most; and twice the VAE updates. There is one Gaussian even then: four returned less in the same time.
     Critics are told the task: they would have to learn to read a belief that is still forming. Where resting pays -1
-    per step whatever the task, falling over pays little less, so that bodies dare to run, critics are told what actions
-    cost, which is lost among larger values, and count by their mean; some episodes have a
-    head start, because what lies between leaning and sitting up is a fall. Where a step changes little of what is paid,
-    encoders are told that change, and rewards as if actions were free. Ants differ: see `_of_ant`.
+    per step whatever the task, falling over pays little less, and no less where standing is asked for, so that bodies
+    dare to move; critics are told what actions cost, which is lost among larger values, and count by their mean; some
+    episodes have a head start, because what lies between leaning and sitting up is a fall. Where a step changes little
+    of what is paid, encoders are told that change, and rewards as if actions were free. Ants differ: see `_of_ant`.
     """
     env, horizon = spec.name, spec.horizon
     several = _base_tasks(spec) > 1

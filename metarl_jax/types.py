@@ -104,7 +104,10 @@ class EnvState(Protocol):
 
 
 class Environment(Protocol):
-    """A NamedTuple of pure functions over one environment; the library vmaps them."""
+    """A NamedTuple of pure functions over one environment; the library vmaps them.
+
+    It may also have `reset_ahead`: as `reset`, part of the way to what the task asks for; or None.
+    """
 
     @property
     def spec(self) -> EnvSpec: ...
@@ -119,8 +122,6 @@ class Environment(Protocol):
     def reset(self) -> Callable[[PRNGKeyArray, Any], EnvState]: ...
     @property
     def step(self) -> Callable[[Any, jax.Array], EnvState]: ...
-    @property
-    def reset_ahead(self) -> Callable[[PRNGKeyArray, Any], EnvState] | None: ...
 
 
 class Agent(NamedTuple):

@@ -40,7 +40,6 @@ class Probe(NamedTuple):
     test_tasks: Task
     reset: Callable[[jax.Array, Task], State]
     step: Callable[[State, jax.Array], State]
-    reset_ahead: Any = None
 
     def sample_tasks(self, key: jax.Array, split: str, n: int) -> Task:
         index = jax.random.permutation(key, jnp.arange(n) % 2)

@@ -56,7 +56,6 @@ class _OnTasks(NamedTuple):
     train_tasks: Any
     reset: Callable[[PRNGKeyArray, Any], Any]
     step: Callable[[Any, jax.Array], Any]
-    reset_ahead: Callable[[PRNGKeyArray, Any], Any] | None = None
 
     @property
     def test_tasks(self) -> Any:
@@ -92,7 +91,7 @@ def make(
     initial = per_agent if config.initial_episodes is None else config.initial_episodes
 
     def learner(tasks: Any):
-        return trainer.make(_OnTasks(env.spec, tasks, env.reset, env.step, env.reset_ahead), agent, config)
+        return trainer.make(_OnTasks(env.spec, tasks, env.reset, env.step), agent, config)
 
     # Wrong sizes are refused here, not when the program is traced.
     names = learner(jax.tree.map(lambda x: x[0], tasks)).epoch.parts

@@ -1,5 +1,6 @@
 """Collecting and evaluating: the same loop of act, step and observe for every agent."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from metarl_jax.errors import ConfigurationError
-from metarl_jax.types import Agent, Environment, Evaluation, Transition
+from metarl_jax.types import Agent, Environment, EnvState, Evaluation, Transition
 
 
 class Rollout(NamedTuple):
@@ -25,6 +26,16 @@ class Rollout(NamedTuple):
 def select(condition: Bool[Array, " E"], new: Any, old: Any) -> Any:
     """The lanes of `new` where the condition holds, of `old` elsewhere."""
     return jax.tree.map(lambda x, y: jnp.where(condition.reshape(-1, *(1,) * (x.ndim - 1)), x, y), new, old)
+
+
+def head_start_of(env: Environment) -> Callable[[PRNGKeyArray, Any], EnvState]:
+    """Its `reset_ahead`; raises `ConfigurationError` if it has none."""
+    reset = getattr(env, "reset_ahead", None)
+    if reset is None:
+        raise ConfigurationError(
+            f"no task of {env.spec.name} asks for a place, a posture or a speed: use --head_starts=0"
+        )
+    return reset
 
 
 def unroll(
@@ -58,15 +69,16 @@ def unroll(
 
     Returns:
       The memory [E, ...] at the end, and what happened.
+
+    Raises:
+      ConfigurationError: head starts, or imagined lanes, that there are not.
     """
     num = jax.tree.leaves(tasks)[0].shape[0]
     key_reset, key_steps = jax.random.split(key)
     keys = jax.random.split(key_reset, num)
     state = jax.vmap(env.reset)(keys, tasks)
     if ahead is not None:
-        if env.reset_ahead is None:
-            raise ConfigurationError(f"{env.spec.name} has no head starts")
-        state = select(ahead, jax.vmap(env.reset_ahead)(keys, tasks), state)
+        state = select(ahead, jax.vmap(head_start_of(env))(keys, tasks), state)
     blank = agent.begin(agent_state, num)
 
     def step(carry, key):

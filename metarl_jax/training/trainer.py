@@ -90,8 +90,8 @@ def make(env: Environment, agent: Agent, config: Config, num_seeds: int = 1, mem
         `compilation.configure`). The leading axis of all results is then M x S, members first.
 
     Raises:
-      ConfigurationError: a size is not positive, the initial data does not fit the replay, an unknown `eval_tasks`, or
-        tasks that cannot be imagined.
+      ConfigurationError: a size is not positive, the initial data does not fit the replay, an unknown `eval_tasks`,
+        tasks that cannot be imagined, or head starts that there are not.
     """
     num_initial = env.train_tasks.family.shape[0] if config.initial_episodes is None else config.initial_episodes
     sizes = {"num_envs": config.num_envs, "initial_episodes": num_initial, "seeds": num_seeds}
@@ -207,17 +207,16 @@ def _check_head_starts(config: Config, env: Environment) -> None:
     num = num_ahead(config, config.num_envs)
     if share and not num:
         raise ConfigurationError(
-            f"head_starts={share:g} of num_envs={config.num_envs} is no whole episode: use more of either"
+            f"head_starts={share:g} of num_envs={config.num_envs} is no whole episode: use more of either, or "
+            "--head_starts=0"
         )
     if num + num_imagined(config) >= config.num_envs:
+        both = f" and imagined_episodes={config.imagined_episodes:g}" if config.imagined_episodes else ""
         raise ConfigurationError(
-            f"head_starts={share:g} and imagined_episodes={config.imagined_episodes:g} leave none of "
-            f"num_envs={config.num_envs} as the benchmark has it: use less of either"
+            f"head_starts={share:g}{both}: none of num_envs={config.num_envs} would begin as usual: use less"
         )
-    if share and env.reset_ahead is None:
-        raise ConfigurationError(
-            f"no task of {env.spec.name} asks for a place, a posture or a speed: use --head_starts=0"
-        )
+    if share:
+        rollout.head_start_of(env)
 
 
 def _check_imagined(config: Config, agent: Agent, spec: EnvSpec) -> None:

@@ -96,29 +96,35 @@ def test_a_head_start_is_part_of_the_way(name):
             part = now[field][:, index] / np.where(spec, spec, 1.0)
             parts.append(part[spec != 0.0])
             now[field][:, index] = then[field][:, index]
-        lifted = 1 if of_family == "stand" else []
-        assert (now["qpos"][:, lifted] >= -0.1).all()
+        if of_family in ("stand", "flip"):
+            angle = np.asarray(state.physics.qpos)[rows, 2]
+            lifted = now["qpos"][:, 1] - (0.3 * np.abs(np.sin(angle)) if of_family == "stand" else 0.5)
+            assert (np.abs(lifted) <= 0.1 + 1e-6).all()  # the noise of a start
+            now["qpos"][:, 1] = 0.0
         for field in now:
-            assert np.abs(np.delete(now[field], lifted, 1)).max(initial=0.0) < 1.2
+            assert np.abs(now[field]).max(initial=0.0) < 1.2
     found = np.concatenate(parts)
     assert (found >= 0.0).all() and (found <= 1.25 + 1e-6).all()
     np.testing.assert_allclose(np.quantile(found, [0.25, 0.5, 0.75]), 1.25 * np.array([0.25, 0.5, 0.75]), atol=0.1)
 
 
-def test_nobody_begins_in_the_ground():
-    """However far a half cheetah is pitched, its first steps do not throw it up."""
-    env = envs.make("cheetah_multitask", "native", only="stand_back,stand_front")
-    tasks = env.sample_tasks(jax.random.key(1), "train", 256)
-    state = jax.jit(jax.vmap(env.reset_ahead))(jax.random.split(jax.random.key(0), 256), tasks)
-    assert np.abs(state.physics.qpos[:, 2]).max() > 1.5
-    after = jax.jit(jax.vmap(env.step))(state, jnp.zeros((256, 6)))
-    assert (after.physics.qvel[:, 1] < 1.0).all() and (np.abs(after.physics.qvel[:, 2]) < 4.0).all()
+@pytest.mark.parametrize("name", ["cheetah_eight", "ant_multitask"])
+def test_nobody_is_thrown_out_of_the_ground(name):
+    """No simulation diverges, and after a step no body rises faster than it was told to, but by 1 m/s."""
+    env = envs.make(name, "native")
+    tasks = env.sample_tasks(jax.random.key(1), "train", 320)
+    state = jax.jit(jax.vmap(env.reset_ahead))(jax.random.split(jax.random.key(0), 320), tasks)
+    after = jax.jit(jax.vmap(env.step))(state, jnp.zeros((320, env.spec.action_size)))
+    up = 1 if name.startswith("cheetah") else 2
+    assert not after.metrics["diverged"].any()
+    assert (after.physics.qvel[:, up] < np.maximum(state.physics.qvel[:, up], 0.0) + 1.0).all()
 
 
 def test_wrappers_see_head_starts():
     moved = envs.make("cheetah_vel_nonstat", "native", mode="location")
-    state = moved.reset_ahead(jax.random.key(0), select_task(moved.train_tasks, 0))
-    assert state.schedule["gap"] >= 10.0 and state.schedule["from"] == state.physics.qpos[0]
+    keys = jax.random.split(jax.random.key(0), 8)
+    state = jax.vmap(moved.reset_ahead)(keys, moved.sample_tasks(jax.random.key(1), "train", 8))
+    assert state.physics.qvel[:, 0].max() > 0.6 and set(state.schedule) == {"from", "gap"}
     told = reveal_task(envs.make("cheetah_multitask", "native"))
     task = select_task(told.train_tasks, 0)
     obs = told.reset_ahead(jax.random.key(0), task).obs
@@ -136,7 +142,7 @@ def test_directions_and_bodies_have_no_head_start(name):
         ({"head_starts": 1.0}, environment(), r"head_starts must be in \[0, 1\), got 1.0"),
         ({"head_starts": float("nan")}, environment(), r"head_starts must be in \[0, 1\), got nan"),
         ({"head_starts": 0.1}, environment(), "head_starts=0.1 of num_envs=3 is no whole episode"),
-        ({"head_starts": 0.9}, environment(), "head_starts=0.9 .* leave none of num_envs=3"),
+        ({"head_starts": 0.9}, environment(), "head_starts=0.9: none of num_envs=3 would begin as usual"),
         (
             {"head_starts": 0.4},
             helpers.environment(),
