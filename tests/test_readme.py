@@ -16,7 +16,7 @@ from envs import benchmarks, registry
 from experiments import cli
 from metarl_jax.agents import control
 from metarl_jax.training import trainer
-from tests import helpers
+from tests import helpers, toy
 from tests.agents import small_moss
 
 ROOT = Path(__file__).parent.parent
@@ -29,11 +29,19 @@ def test_there_are_examples():
 
 
 @pytest.mark.parametrize("code", EXAMPLES, ids=lambda code: code.splitlines()[-1][:30])
-def test_example_runs(code):
+def test_example_runs(code, tmp_path, monkeypatch):
     assert len(code.splitlines()) <= 15
+    if '"runs/RUN"' in code:
+        monkeypatch.setitem(cli.ALGORITHMS, "toy", "tests.toy")
+        assert cli.main(toy, [f"--run_dir={tmp_path / 'RUN'}", "--epochs=1"]) == 0
+        code = code.replace("runs/RUN", str(tmp_path / "RUN"))
     names: dict = {}
     exec(code, names)
-    if "belief" in names:
+    if "returns" in names:
+        num = len(names["tasks"].family)
+        assert names["returns"].shape == (1, 1, num) and names["about"]["epoch"] == 1
+        assert names["beliefs"].shape[:2] == (1, 1) and names["beliefs"].shape[3] == num
+    elif "belief" in names:
         assert names["belief"].logits.shape == (20, 16, 2) and names["belief"].mean.shape == (20, 16, 2, 3)
     elif "metrics" in names:
         assert names["metrics"]["critic_loss"].shape == (8,)
