@@ -117,26 +117,6 @@ def test_an_answer_from_finished_runs(flags, tmp_path, monkeypatch, capsys):
     assert "What happens in a class" in told and ("30 epochs)" if flags else "10 min)") in told
 
 
-def test_a_sweep_has_every_other_value_of_its_settings_once():
-    comparison = sweep.comparison("cheetah_vel", ("width", "discount", "updates"))
-    preset, *others = comparison.arms
-    width = [f"width {n} {n} (fast: 128 128)" for n in (64, 256)]
-    discount = [f"discount {x} (fast: 0.97)" for x in (0.95, 0.985, 0.99)]
-    assert others == [*width, *discount, "updates 800 (fast: 1600)", "updates 3200 (fast: 1600)"]
-    assert comparison.arms[preset].flags == () and list(comparison.curves) == [
-        f"curves_{setting}" for setting in ("width", "discount", "updates")
-    ]
-    assert comparison.curves["curves_width"] == [preset, *width]
-    config = cli.configure(moss, ["--env=cheetah_vel", *comparison.arms[others[-1]].flags])
-    assert config.agent.updates_per_pool * config.agent.sac.policy_every == config.agent.sac_updates == 3200
-
-
-def test_a_sweep_of_everything_leaves_out_what_a_benchmark_cannot_have():
-    """point_robot's episodes have 20 steps; who asks for longer windows there is told so."""
-    assert "curves_vae_window" not in sweep.comparison("point_robot", tuple(sweep.SETTINGS)).curves
-    assert len(sweep.comparison("point_robot", ("vae_window",)).arms) == 4
-
-
 def test_arms_that_differ_in_traceable_values_may_be_one_run(tmp_path):
     comparison = sweep.comparison("cheetah_vel", ("temperature", "width", "discount"))
     plan = arms.plan(comparison, arms.Config(seeds=(3, 4), vmap=True, together=9), tmp_path)
@@ -321,26 +301,6 @@ def test_wrong_input(main, argv, message, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(arms, "side_by_side", lambda *_: pytest.fail("something was trained"))
     assert message in fails(capsys, main, *argv)
     assert not list(tmp_path.iterdir())
-
-
-def test_the_contrastive_loss_is_ablated_where_tasks_stay():
-    left_out = {"without imagined tasks", "contrastive loss"}
-    assert left_out <= set(ablations.comparison("cheetah_vel_ood").arms)
-    assert not left_out & set(ablations.comparison("cheetah_vel_nonstat").arms)
-
-
-def test_a_mixture_is_taught_base_tasks_where_there_are_several():
-    taught = "a Gaussian per base task, taught"
-    assert "--vae.num_components=3" in ablations.comparison("ant_multitask").arms[taught].flags
-    assert taught not in ablations.comparison("cheetah_vel_ood").arms
-
-
-def test_what_fast_adds_is_ablated_where_it_does():
-    arms_of = {env: ablations.comparison(env).arms for env in ("cheetah_vel_ood", "cheetah_multitask", "ant_multitask")}
-    assert arms_of["cheetah_vel_ood"]["without imagined tasks"].flags == ("--imagined_episodes=0",)
-    assert arms_of["cheetah_multitask"]["without head starts"].flags == ("--head_starts=0",)
-    without = {env: {name for name in found if "without" in name} for env, found in arms_of.items()}
-    assert without["cheetah_multitask"] == {"without head starts"} and not without["ant_multitask"]
 
 
 @pytest.mark.parametrize(
