@@ -6,7 +6,8 @@
 
 Where tasks change, the reward per step from `settle` steps after a change on, beside that of the same policy on the
 held-out tasks when nothing changes. Changes draw new tasks, so where they are not one of two directions the two
-conditions see different ones. Elsewhere, the cost (negative reward) per step from `settle` steps after the start on,
+conditions see different ones; beside the rewards long after the same changes it is therefore told too
+(`ratio_same_changes`). Elsewhere, the cost (negative reward) per step from `settle` steps after the start on,
 on held-out tasks beside training tasks, and the same had actions been free: on `cheetah_vel_ood` the speed error.
 First episodes, deterministic policy: means over tasks and repeats, and their mean and spread over runs.
 """
@@ -14,6 +15,7 @@ First episodes, deterministic policy: means over tasks and repeats, and their me
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,7 +36,7 @@ FREE = ", actions free"
 """Ends the names of conditions whose rewards are counted as if actions were free."""
 
 RESPONSE = 80
-"""Steps after a change whose mean rewards are stored one by one."""
+"""Steps after a change whose mean rewards are stored one by one: the last of them are long after it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +80,15 @@ def settled(evaluation: Evaluation, settle: int, field: str = "rewards") -> np.n
     rewards, alive = (np.asarray(x)[..., settle:, :] for x in (getattr(evaluation, field), evaluation.alive))
     lasted = alive.sum(-2)
     return (rewards.sum(-2)[lasted > 0] / lasted[lasted > 0]).ravel()
+
+
+def ratio_to_long_after(responses: Sequence[Sequence[float]], settle: int, span: int) -> float | None:
+    """Mean reward of the `span` steps from `settle` on after a change, over that of the last `span` steps of the same
+    responses [runs, steps], in which the task has long been known. None: the two overlap.
+    """
+    rewards = np.mean(responses, 0)
+    first, last = slice(settle, settle + span), slice(len(rewards) - span, None)
+    return float(rewards[first].mean() / rewards[last].mean()) if first.stop <= last.start else None
 
 
 def played(run: Path, repeats: int, **changes: Any) -> list[Evaluation]:
@@ -173,6 +184,7 @@ def main(config: Config) -> None:
     if all(map(len, responses)):
         each = [*(old["response_per_run"] if old else ()), *(seen.mean(0).tolist() for seen in responses)]
         content |= {"response": np.mean(each, 0).tolist(), "response_per_run": each}
+        content |= {"ratio_same_changes": ratio_to_long_after(each, settle, config.span)}
     content |= {"runs": [*(old["runs"] if old else ()), *(run["config"] for run in runs)]}
     content |= {"rows": rows, "ratio": ratios[0], "ratio_actions_free": ratios[1] if ratios[1:] else None}
     path.write_text(json.dumps(content, indent=1) + "\n")

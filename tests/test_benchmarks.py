@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import fidelity, idle, time_to_return, train_steps
-from benchmarks.adaptation import after_changes, kept, settled
+from benchmarks.adaptation import after_changes, kept, ratio_to_long_after, settled
 from benchmarks.programs import product_flops
 from benchmarks.time_to_return import crossing
 from experiments import cli
@@ -90,6 +90,12 @@ def test_rewards_are_counted_from_some_steps_after_a_change():
     np.testing.assert_allclose(after_changes(fallen, 4)[:, 2:].mean(-1), [5.5])
     fallen = fallen._replace(rewards=rewards * fallen.alive)
     np.testing.assert_allclose(settled(fallen, 7), [9.0, 107.0, 208.0])
+
+
+def test_rewards_after_a_change_are_compared_with_those_long_after_it():
+    responses = [[-9.0, -9.0, -3.0, -1.0, -2.0, -2.0], [-9.0, -9.0, -3.0, -5.0, -2.0, -2.0]]
+    assert ratio_to_long_after(responses, 2, 2) == 1.5
+    assert ratio_to_long_after(responses, 3, 2) is None and ratio_to_long_after(responses, 0, 7) is None
 
 
 def test_what_idling_returns_elsewhere_is_kept(tmp_path, monkeypatch):
