@@ -16,7 +16,6 @@ from metarl_jax.training.offline import CONTEXTS
 from metarl_jax.training.report import recent_scores
 
 RESULTS = ROOT / "benchmarks" / "results"
-BEGIN, END = "<!-- results: written by benchmarks/readme.py -->\n", "<!-- end of results -->\n"
 
 
 def is_row(path: Path) -> bool:
@@ -74,6 +73,21 @@ def learning() -> str:
     return table(head, rows) + figures.gallery(LEARNING)
 
 
+def headline() -> str:
+    """The highest target that each benchmark's seeds reached, and after how many minutes: of the preset as it is."""
+    rows = []
+    for env in REFERENCES:
+        if env not in ROWS or not (RESULTS / f"moss_{env}_fast.json").exists():
+            continue
+        runs = read(f"moss_{env}_fast")["runs"]
+        found = {target: [crossing(run["curve"], target) for run in runs] for target in ROWS[env].targets}
+        target, seconds = max((t, [at["seconds"] for at in each if at]) for t, each in found.items() if all(each))
+        idle, *others = levels(env)
+        minutes = ", ".join(f"{at / 60:.0f}" for at in seconds)
+        rows.append([f"`{env}`", f"{idle.returns[0]:g}", f"{target:g}", minutes, "; ".join(map(str, others))])
+    return table(["benchmark", "idling returns", "reached", "after minutes, each seed", "elsewhere"], rows)
+
+
 def adaptation() -> str:
     """Rewards per step in the two conditions of every measurement."""
     rows = []
@@ -84,12 +98,11 @@ def adaptation() -> str:
             f"{name}: {found['mean']:.2f}" + (f" ± {found['std']:.2f}" if len(found["per_run"]) > 1 else "")
             for name, found in list(measured["rows"].items())[:2]
         ]
-        free = measured.get("ratio_actions_free")
+        also = measured.get("ratio_actions_free") or measured.get("ratio_same_changes")
         minutes = about["run"]["minutes"]
         how = [str(len(measured["runs"])), f"{minutes:g}" if minutes else "-", belief, str(measured["settle"])]
-        rows.append(
-            [f"`{measured['env']}`", *how, *values, f"{measured['ratio']:.2f}" + (f" ({free:.2f})" if free else "")]
-        )
+        ratio = f"{measured['ratio']:.2f}" + (f" ({also:.2f})" if also else "")
+        rows.append([f"`{measured['env']}`", *how, *values, ratio])
     head = ["benchmark", "seeds", "minutes", "belief", "from step", "reward per step", "reward per step", "ratio"]
     return table(head, rows)
 
@@ -235,7 +248,8 @@ their mean and range, or from four on their interquartile mean and its 95 % boot
 {learning}
 The same policies some steps after a change of task and when nothing changes, and where tasks do not change, some
 steps after the start on tasks outside the training range and inside; in brackets the ratio of what tasks pay had
-actions been free, which is the speed error's (`python -m benchmarks.adaptation`):
+actions been free, which is the speed error's, or, where tasks change, to what is paid 60 to 80 steps after the same
+changes (`python -m benchmarks.adaptation`):
 
 {adaptation}
 TIMRL's recogniser on held-out tasks, over all steps of the first episode and, at the end, some steps after its start or
@@ -258,12 +272,20 @@ The same policy on both model variants, from the same initial states (`python -m
 {fidelity}"""
 
 
-def rewritten(text: str) -> str:
-    """`text` with the tables and figures between its markers replaced."""
-    before, rest = text.split(BEGIN)
+def results() -> str:
+    """All tables and figures."""
     makers = (learning, adaptation, recognition, offline_rl, physics, callback, fidelity)
-    shown = SECTION.format(**{make.__name__: make() for make in makers})
-    return before + BEGIN + shown + END + rest.split(END)[1]
+    return SECTION.format(**{make.__name__: make() for make in makers})
+
+
+def rewritten(text: str) -> str:
+    """`text` with what is between its markers replaced."""
+    for make in (headline, results):
+        name = make.__name__
+        begin, end = f"<!-- {name}: written by benchmarks/readme.py -->\n", f"<!-- end of {name} -->\n"
+        before, rest = text.split(begin)
+        text = before + begin + make() + end + rest.split(end)[1]
+    return text
 
 
 if __name__ == "__main__":
