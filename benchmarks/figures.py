@@ -19,13 +19,15 @@ DETAILS = {
     "attention": "Which transitions inform the first seed's class",
 }
 """Images that a run leaves in its directory, and what they show."""
+ORACLE = "_oracle"
+"""Ends the names of results of policies that are told their task: lines in the figures of those that are not."""
 COLOURS = 128
 """Of a copied image: a third of the bytes."""
 
 
 def oracle(result: Path) -> dict[str, float]:
     """What the oracle reached on the benchmark of a result file, by name and env steps; nothing where there is none."""
-    path = result.with_stem(f"{result.stem}_oracle")
+    path = result.with_stem(result.stem + ORACLE)
     runs = json.loads(path.read_text())["runs"] if path.exists() else []
     members = [member for run in runs for member in curves.curves(run["curve"])]
     return {f"oracle, {members[0].env_steps[-1] / 1e6:.1f} M steps": curves.reached(members)} if members else {}

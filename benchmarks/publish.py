@@ -189,11 +189,17 @@ def main(config: Config) -> None:
     path.write_text(json.dumps({"note": note, "name": config.name, "machine": machine, "runs": runs}, indent=1) + "\n")
     finals = ", ".join(f"{r['summary']['test_return']:.1f}" for r in runs)
     print(f"wrote {path}: final test returns {finals}")
-    drawn = [figures.draw(path, config.figures), *figures.draw_recognition(path, config.figures)]
-    if runs[0] is new[0]:
-        drawn += figures.keep(config.runs[0], path.stem, config.figures)
-    for image in drawn:
+    for image in draw(path, config.figures, first_run=config.runs[0] if runs[0] is new[0] else None):
         print(image)
+
+
+def draw(result: Path, folder: Path, first_run: Path | None) -> list[Path]:
+    """The figures of a result, of an oracle's that of the others, if there is one; `first_run` has drawn details."""
+    others = result.with_stem(result.stem.removesuffix(figures.ORACLE))
+    if others != result:
+        return [figures.draw(others, folder)] if others.exists() else []
+    details = figures.keep(first_run, result.stem, folder) if first_run else []
+    return [figures.draw(result, folder), *figures.draw_recognition(result, folder), *details]
 
 
 if __name__ == "__main__":

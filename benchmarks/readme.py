@@ -21,7 +21,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 def is_row(path: Path) -> bool:
     """Whether a result has a row of its own: oracles are lines in figures, and some evaluations have more episodes."""
     data = json.loads(path.read_text())["runs"][0]["config"]["config"]["data"]
-    return not path.stem.endswith("_oracle") and data.get("eval_episodes", 1) == 1
+    return not path.stem.endswith(figures.ORACLE) and data.get("eval_episodes", 1) == 1
 
 
 LEARNING = [path.stem for env in REFERENCES for path in sorted(RESULTS.glob(f"moss_{env}_fast*.json")) if is_row(path)]
