@@ -153,7 +153,8 @@ def draw_groups(
     if len(groups) > 1:
         figures.legend(axes[-1])
     else:
-        figure.suptitle(*axes[-1].get_legend_handles_labels()[1], fontsize="medium", wrap=True)
+        names = [name.replace(" (", "\n(") for name in axes[-1].get_legend_handles_labels()[1]]
+        figure.suptitle(*names, fontsize="medium", wrap=True)
     figures.save(figure, path)
 
 
