@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
+from envs.errors import ConfigurationError, choose
 from envs.physics.base import PhysicsState
 
 
@@ -126,8 +127,14 @@ class Environment(NamedTuple):
 
         Returns:
           Task [n, ...]; every task occurs floor(n / size) or ceil(n / size) times.
+
+        Raises:
+          ConfigurationError: an unknown split, or n < 1.
         """
-        tasks = {"train": self.train_tasks, "test": self.test_tasks}[split]
+        sets = {"train": self.train_tasks, "test": self.test_tasks}
+        tasks = sets[choose("split", split, sets)]
+        if n < 1:
+            raise ConfigurationError(f"tasks to sample must be >= 1, got {n}")
         size = tasks.family.shape[0]
         keys = jax.random.split(key, -(-n // size))
         index = jax.vmap(lambda k: jax.random.permutation(k, size))(keys).reshape(-1)[:n]

@@ -1,7 +1,14 @@
 """One-line errors: what is wrong, and what would be right."""
 
 import difflib
+import numbers
 from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+MAX_INTEGER = 2**31 - 1
+"""Of a count on the device."""
 
 
 class ConfigurationError(ValueError):
@@ -16,3 +23,17 @@ def choose(what: str, given: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(str(given), known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise ConfigurationError(f"unknown {what} {given!r}: {hint}known: {', '.join(known)}")
+
+
+def check_integers(**values: Any) -> None:
+    """Raise `ConfigurationError` for a value that is given and no integer, or too large for 32 bits with a sign."""
+    for name, value in values.items():
+        if value is not None and (not isinstance(value, numbers.Integral) or isinstance(value, bool)):
+            raise ConfigurationError(f"{name} must be an integer, got {value!r}")
+        if value is not None and int(value) > MAX_INTEGER:
+            raise ConfigurationError(f"{name} must be at most {MAX_INTEGER}, got {value}")
+
+
+def is_finite(value: float) -> bool:
+    """Whether a number is one in single precision too."""
+    return bool(abs(value) <= float(np.finfo(np.float32).max))

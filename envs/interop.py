@@ -11,7 +11,7 @@ from brax.envs.base import State as BraxState
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from envs.core import Environment, Task
-from envs.errors import ConfigurationError, choose
+from envs.errors import ConfigurationError, check_integers, choose
 
 SPLITS = ("train", "test")
 
@@ -38,7 +38,7 @@ class _Brax(BraxEnv):
             obs=jnp.where(over, state.obs, after.final_obs),
             reward=jnp.where(over, 0.0, after.reward),
             done=jnp.maximum(state.done, (after.terminated | diverged).astype(state.done.dtype)),
-            metrics=state.metrics | {"diverged": diverged.astype(state.done.dtype)},
+            metrics={"diverged": jnp.where(over, state.metrics["diverged"], diverged.astype(state.done.dtype))},
         )
 
     @property
@@ -60,7 +60,8 @@ def to_brax(env: Environment, split: str = "train") -> BraxEnv:
     Reset it with keys of the old kind (`jax.random.PRNGKey`), whose shape Brax's wrappers rely on. Every reset draws a
     task of the `split`; Brax's automatic reset, though, returns each lane to its first state and task. Episodes end by
     termination or divergence; the time limit is left to Brax's wrapper, whose `episode_length` must not exceed this
-    environment's horizon. `obs` is the observation that a step led to, never that of a new episode.
+    environment's horizon, and whose `action_repeat` must divide that. `obs` is the observation that a step led to,
+    never that of a new episode.
     """
     return _Brax(env, split)
 
@@ -83,20 +84,36 @@ class _Gymnasium(VectorEnv):
     @property
     def tasks(self) -> Task:
         """[num_envs, ...] the current task of each lane."""
+        if self._state is None:
+            raise gymnasium.error.ResetNeeded("call reset before asking for tasks")
         return self._state.task
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None):
         super().reset(seed=seed)
         key_task, key_reset = jax.random.split(jax.random.key(int(self.np_random.integers(2**31))))
+        for option in options or {}:
+            choose("option of reset", option, ("tasks",))
         tasks = (options or {}).get("tasks")
         if tasks is None:
             tasks = self.env.sample_tasks(key_task, self.split, self.num_envs)
-        elif jnp.shape(tasks.family) != (self.num_envs,):
-            raise ConfigurationError(
-                f"options['tasks'] holds tasks of shape {jnp.shape(tasks.family)} for {self.num_envs} lanes"
-            )
+        else:
+            self._check(tasks)
         self._state = self._reset(jax.random.split(key_reset, self.num_envs), tasks)
         return np.array(self._state.obs, np.float32), {}
+
+    def _check(self, tasks: Any) -> None:
+        """Raise `ConfigurationError` for tasks that are not this environment's, one for each lane."""
+        if not isinstance(tasks, Task):
+            raise ConfigurationError(f"options['tasks'] must be an envs.Task, got a {type(tasks).__name__}")
+        spec, shapes = self.env.spec, (jnp.shape(tasks.family), jnp.shape(tasks.spec))
+        if shapes[0] != (self.num_envs,):
+            raise ConfigurationError(f"options['tasks'] holds tasks of shape {shapes[0]} for {self.num_envs} lanes")
+        if shapes[1] != (self.num_envs, spec.task_size):
+            raise ConfigurationError(
+                f"options['tasks'] has specs of shape {shapes[1]}: here they are {(self.num_envs, spec.task_size)}"
+            )
+        if not np.isin(tasks.family, np.arange(len(spec.families))).all():
+            raise ConfigurationError(f"options['tasks'] has families beyond the {len(spec.families)} of {spec.name}")
 
     def step(self, actions):
         if self._state is None:
@@ -115,13 +132,15 @@ class _Gymnasium(VectorEnv):
 def to_gymnasium(env: Environment, num_envs: int, split: str = "train") -> VectorEnv:
     """A `gymnasium.vector.VectorEnv` of `num_envs` lanes, which reset themselves in the step that ends an episode.
 
-    Every reset draws each lane's task from the `split`, or takes them from `options={"tasks": Task [num_envs, ...]}`.
-    An ended lane's last observation is in `info["final_obs"]`, where `info["_final_obs"]` says so. A lane whose
-    simulation blew up is truncated and marked in `info["diverged"]`: do not learn from that step.
+    Every call of `reset` draws each lane's task from the `split`, or takes them from `options={"tasks": Task
+    [num_envs, ...]}`; a lane that resets itself keeps its task, so call `reset` for others. An ended lane's last
+    observation is in `info["final_obs"]`, where `info["_final_obs"]` says so. A lane whose simulation blew up is
+    truncated and marked in `info["diverged"]`: do not learn from that step.
 
     Raises:
-      ConfigurationError: num_envs < 1 or an unknown split.
+      ConfigurationError: num_envs is no integer or < 1, or an unknown split.
     """
+    check_integers(num_envs=num_envs)
     if num_envs < 1:
         raise ConfigurationError(f"num_envs must be >= 1, got {num_envs}")
     return _Gymnasium(env, num_envs, split)

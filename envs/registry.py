@@ -1,7 +1,6 @@
 """Benchmarks by name."""
 
 import inspect
-import math
 import numbers
 from typing import Any
 
@@ -11,7 +10,7 @@ from envs import wrappers
 from envs.benchmarks import BENCHMARKS, Benchmark
 from envs.bodies.base import environment
 from envs.core import Environment
-from envs.errors import ConfigurationError, choose
+from envs.errors import ConfigurationError, check_integers, choose, is_finite
 from envs.physics import dynamics, load
 from envs.tasks import redraw
 
@@ -58,10 +57,12 @@ def _mode_options(mode: str | None, given: dict[str, float | None]) -> dict[str,
         if name not in known:
             takers = ", ".join(m for m, options in MODES.items() if name in options)
             raise ConfigurationError(f"{name} is an option of mode {takers}, not of {mode or 'a stationary benchmark'}")
-        if not isinstance(value, numbers.Real) or not math.isfinite(value):
+        if not isinstance(value, numbers.Real) or not is_finite(value):
             raise ConfigurationError(f"{name} must be a number, got {value!r}")
         if name == "period" and value != int(value):
             raise ConfigurationError(f"period must be a whole number of steps, got {value}")
+        if name == "period":
+            check_integers(period=int(value))
     return known | chosen
 
 
@@ -84,16 +85,6 @@ def _restricted(benchmark: Benchmark, only: str, mode: str | None) -> Benchmark:
             f"only={only!r} leaves no test task: keep one of {', '.join(s.name for s in benchmark.test)}"
         )
     return benchmark._replace(train=train, test=test)
-
-
-def _check_integers(**values: Any) -> None:
-    """Raise `ConfigurationError` for a value that is given and no integer."""
-    for name, value in values.items():
-        if value is not None and (not isinstance(value, numbers.Integral) or isinstance(value, bool)):
-            raise ConfigurationError(f"{name} must be an integer, got {value!r}")
-    seed = values["seed"]
-    if seed is None or not 0 <= seed <= MAX_SEED:
-        raise ConfigurationError(f"seed must be in [0, {MAX_SEED}], got {seed}")
 
 
 def names() -> tuple[str, ...]:
@@ -148,7 +139,9 @@ def make(
         if option not in known:
             accepted = f"it takes {', '.join(known)}" if known else "it takes none"
             raise ConfigurationError(f"{name} has no option {option!r}: {accepted}")
-    _check_integers(seed=seed, horizon=horizon, num_train_tasks=num_train_tasks, num_test_tasks=num_test_tasks)
+    check_integers(horizon=horizon, num_train_tasks=num_train_tasks, num_test_tasks=num_test_tasks)
+    if not isinstance(seed, numbers.Integral) or not 0 <= seed <= MAX_SEED:
+        raise ConfigurationError(f"seed must be an integer in [0, {MAX_SEED}], got {seed!r}")
     benchmark = row(**options)
     mode = mode or benchmark.mode
     if only is not None:

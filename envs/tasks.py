@@ -1,14 +1,14 @@
 """Task sets: how the tasks of a benchmark are drawn, split and labelled. All randomness comes from JAX keys."""
 
-import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from envs.core import Task
-from envs.errors import ConfigurationError
+from envs.errors import ConfigurationError, is_finite
 from envs.rewards import RewardFn
 
 Draw = Callable[[jax.Array, int], jax.Array]
@@ -28,7 +28,7 @@ class SubTask(NamedTuple):
 
 def check_range(low: float, high: float) -> Range:
     """Return (low, high), or raise `ConfigurationError` if the ends are swapped, equal or not finite."""
-    if not math.isfinite(low) or not math.isfinite(high):
+    if not is_finite(low) or not is_finite(high):
         raise ConfigurationError(f"range [{low}, {high}] must have finite ends")
     if low > high:
         raise ConfigurationError(f"range [{low}, {high}] has its ends swapped: write [{high}, {low}]")
@@ -41,7 +41,7 @@ def ranges_of(name: str, given: Any) -> Ranges:
     """The ranges given, as pairs of numbers or as a text such as `0:0.5,3:3.5`.
 
     Raises:
-      ConfigurationError: it is neither, or a range is swapped, empty or not finite.
+      ConfigurationError: it is neither, or a range is swapped, empty or not finite, or overlaps another.
     """
     try:
         pairs = [pair.split(":") for pair in given.split(",")] if isinstance(given, str) else given
@@ -50,7 +50,11 @@ def ranges_of(name: str, given: Any) -> Ranges:
         raise ConfigurationError(f"{name} must be ranges such as 0:0.5,3:3.5, got {given!r}") from None
     if not ranges:
         raise ConfigurationError(f"{name} must be ranges such as 0:0.5,3:3.5, got none")
-    return tuple(check_range(low, high) for low, high in ranges)
+    checked = tuple(check_range(low, high) for low, high in ranges)
+    for before, after in pairwise(sorted(checked)):
+        if before[1] > after[0]:
+            raise ConfigurationError(f"ranges {list(before)} and {list(after)} of {name} overlap: make them one")
+    return checked
 
 
 def check_disjoint(train: Sequence[Range], test: Sequence[Range]) -> None:
@@ -118,7 +122,7 @@ def box(low: float, high: float, size: int) -> Draw:
     return lambda key, n: jax.random.uniform(key, (n, size), minval=low, maxval=high)
 
 
-def disc(*radii: Range, angles: Range = (0.0, 2 * jnp.pi)) -> Draw:
+def disc(*radii: Range) -> Draw:
     """Points [x, y] uniform by area over rings: the squared radius is uniform over a union of intervals."""
     if negative := [r for r in radii if r[0] < 0.0]:
         raise ConfigurationError(f"radii cannot be negative, got {list(negative[0])}")
@@ -127,7 +131,7 @@ def disc(*radii: Range, angles: Range = (0.0, 2 * jnp.pi)) -> Draw:
     def draw(key, n):
         key_radius, key_angle = jax.random.split(key)
         radius = jnp.sqrt(_from_union(key_radius, squares, n))
-        angle = jax.random.uniform(key_angle, (n,), minval=angles[0], maxval=angles[1])
+        angle = jax.random.uniform(key_angle, (n,), maxval=2 * jnp.pi)
         return radius[:, None] * jnp.stack([jnp.cos(angle), jnp.sin(angle)], -1)
 
     return draw

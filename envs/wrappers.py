@@ -1,6 +1,5 @@
 """Functional wrappers: each takes an Environment and returns one."""
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from envs.core import Environment, State, Task, update_few, update_where, where
-from envs.errors import ConfigurationError
+from envs.errors import ConfigurationError, is_finite
 from envs.physics.base import PhysicsState
 from envs.rewards import RewardFn, control_cost, head_start, select
 from envs.tasks import SubTask, draw_sets, families
@@ -130,12 +129,12 @@ def every(redraw: Redraw, period: int, probability: float = 1.0) -> Changes:
     return Changes(due, change, probability=float(probability))
 
 
-def moved(redraw: Redraw, distance: float, place: int = 1, spread: float = 1.0) -> Changes:
-    """A new task whenever the torso is `distance` + U(0, `spread`) m away from where the last change was.
+def moved(redraw: Redraw, distance: float, place: int = 1) -> Changes:
+    """A new task whenever the torso is `distance` + U(0, 1) m away from where the last change was.
 
     Args:
       redraw: gives it.
-      distance, spread: m; for the first change of an episode, from where it began.
+      distance: in m; for the first change of an episode, from where it began.
       place: coordinates of the torso along the ground, see `Body.place`.
 
     Raises:
@@ -145,7 +144,7 @@ def moved(redraw: Redraw, distance: float, place: int = 1, spread: float = 1.0) 
         raise ConfigurationError(f"non-stationary: distance must be positive, got {distance}")
 
     def begin(state: State) -> dict[str, jax.Array]:
-        gap = distance + spread * jax.random.uniform(jax.random.fold_in(state.key, 1))
+        gap = distance + jax.random.uniform(jax.random.fold_in(state.key, 1))
         return {"from": state.physics.qpos[:place], "gap": gap.astype(state.physics.qpos.dtype)}
 
     def due(state: State) -> jax.Array:
@@ -161,11 +160,13 @@ def moved(redraw: Redraw, distance: float, place: int = 1, spread: float = 1.0) 
 def drift(amplitude: float, period: int) -> Changes:
     """A spec that swings about its first value: spec(t) = spec(0) + amplitude sin(2 pi t / period).
 
+    It is back there as an episode ends, as the next one begins with it; so says the last `final_obs` of an oracle.
+
     Raises:
       ConfigurationError: period < 1, or an amplitude that is not finite.
     """
     _check_period(period)
-    if not math.isfinite(amplitude):
+    if not is_finite(amplitude):
         raise ConfigurationError(f"non-stationary: amplitude must be finite, got {amplitude}")
 
     def change(key: jax.Array, state: State) -> State:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from envs.core import Environment, EnvSpec, State, Task, where
+from envs.errors import ConfigurationError
 from envs.physics.base import Physics, PhysicsState, is_finite
 
 
@@ -85,6 +86,8 @@ def environment(body: Body, physics: Physics, variant: str) -> Environment:
         return state_from(key, task, *body.initial(physics, noise))
 
     def step(state, action):
+        if jnp.shape(action) != low.shape:
+            raise ConfigurationError(f"an action here has shape {low.shape}, got {jnp.shape(action)}")
         ctrl = low + (jnp.clip(action, -1.0, 1.0) + 1.0) * 0.5 * (high - low)
         after = physics.step(state.physics, ctrl.astype(state.physics.qpos.dtype), body.frame_skip)
         diverged = ~is_finite(after) | ~jnp.all(jnp.isfinite(action))

@@ -148,8 +148,14 @@ def _check_actuators(model: mujoco.MjModel) -> None:
             raise ConfigurationError(f"actuator {name} must drive a joint")
         if not model.actuator_ctrllimited[i]:
             raise ConfigurationError(f'actuator {name} needs a range of its control, such as ctrlrange="-1 1"')
-        if model.actuator_biastype[i] != mujoco.mjtBias.mjBIAS_NONE or model.actuator_gainprm[i, 0] != 1.0:
+        joint = model.actuator_trnid[i, 0]
+        if mujoco.mjtJoint(model.jnt_type[joint]) not in (mujoco.mjtJoint.mjJNT_HINGE, mujoco.mjtJoint.mjJNT_SLIDE):
+            raise ConfigurationError(f"actuator {name} must drive a hinge or a slide")
+        fixed = model.actuator_gaintype[i] == mujoco.mjtGain.mjGAIN_FIXED and model.actuator_gainprm[i, 0] == 1.0
+        if not fixed or model.actuator_biastype[i] != mujoco.mjtBias.mjBIAS_NONE:
             raise ConfigurationError(f"actuator {name} must be a motor")
+        if model.actuator_forcelimited[i] or model.jnt_actfrclimited[joint]:
+            raise ConfigurationError(f"actuator {name} must have a limited control, not a limited force")
 
 
 def cold_start(qpos: jax.Array, qvel: jax.Array, nu: int = 0) -> PhysicsState:

@@ -63,7 +63,7 @@ def load(file: str, variant: str = "fast", timestep: float | None = None) -> muj
       A model shared by all callers: do not write to it.
 
     Raises:
-      ConfigurationError: unknown variant, or there is no such file.
+      ConfigurationError: unknown variant, there is no such file, or it holds no model.
     """
     choose("model variant", variant, VARIANTS)
     import gymnasium  # imports a lot; only model loading needs it
@@ -75,8 +75,11 @@ def load(file: str, variant: str = "fast", timestep: float | None = None) -> muj
         raise ConfigurationError(
             f"gymnasium {gymnasium.__version__} ships no model file {file}: install gymnasium>=1.1"
         )
-    with quiet():
-        model = mujoco.MjModel.from_xml_path(str(path))
+    try:
+        with quiet():
+            model = mujoco.MjModel.from_xml_path(str(path))
+    except ValueError as error:
+        raise ConfigurationError(f"{path} is no model that MuJoCo reads: {' '.join(str(error).split())}") from error
     model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
     if variant == "fast":
         model.opt.integrator = mujoco.mjtIntegrator.mjINT_EULER

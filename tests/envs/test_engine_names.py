@@ -15,6 +15,9 @@ def test_engine_names(monkeypatch):
     assert resolve("auto", "gpu") == "warp" and resolve("warp_staged", "gpu") == "warp_staged"
     with pytest.raises(ConfigurationError, match="needs an NVIDIA GPU"):
         resolve("warp_staged", "cpu")
+    for engine in ("warp", "warp_staged"):
+        with pytest.raises(ConfigurationError, match="needs an NVIDIA GPU"):
+            resolve(engine, "tpu")
     for engine in ("mjx", "warp"):
         with pytest.warns(UserWarning, match=f"{engine} is many times slower than native"):
             assert resolve(engine, "cpu") == engine

@@ -52,6 +52,8 @@ def test_brax_done_is_termination():
     broken = state.pipeline_state.physics._replace(qvel=jnp.full(14, jnp.nan))
     after = env.step(state.replace(pipeline_state=state.pipeline_state._replace(physics=broken)), jnp.zeros(8))
     assert after.done == 1.0 and after.metrics["diverged"] == 1.0 and np.all(np.isfinite(after.obs))
+    repeated = env.step(after, jnp.zeros(8))  # as an action repeat does
+    assert repeated.done == 1.0 and repeated.metrics["diverged"] == 1.0 and repeated.reward == 0.0
 
 
 class OneLane(gymnasium.Env):
@@ -110,8 +112,25 @@ def test_wrong_sizes():
         to_gymnasium(env, 0)
     with pytest.raises(ConfigurationError, match="of shape \\(2,\\) for 3 lanes"):
         to_gymnasium(env, 3).reset(options={"tasks": env.test_tasks})
+    for wrong, message in (
+        (env.sample_tasks(jax.random.key(0), "train", 3)._replace(family=np.full(3, 7)), "families beyond the 1"),
+        (env.sample_tasks(jax.random.key(0), "train", 3)._replace(spec=np.ones((3, 2))), "specs of shape"),
+        ({"family": 0}, "must be an envs.Task, got a dict"),
+    ):
+        with pytest.raises(ConfigurationError, match=message):
+            to_gymnasium(env, 3).reset(options={"tasks": wrong})
+    with pytest.raises(ConfigurationError, match="unknown option of reset 'reset_mask'"):
+        to_gymnasium(env, 3).reset(options={"reset_mask": np.ones(3, bool)})
+    with pytest.raises(ConfigurationError, match=r"an action here has shape \(6,\), got \(1,\)"):
+        (vector := to_gymnasium(env, 3)).reset(seed=0)
+        vector.step(np.zeros((3, 1)))
+    for num_envs in ("3", 2.5, True):
+        with pytest.raises(ConfigurationError, match="num_envs must be an integer"):
+            to_gymnasium(env, num_envs)
     with pytest.raises(gymnasium.error.ResetNeeded):
         to_gymnasium(env, 3).step(np.zeros((3, 6)))
+    with pytest.raises(gymnasium.error.ResetNeeded):
+        _ = to_gymnasium(env, 3).tasks
     for build in (to_brax, lambda env, split: to_gymnasium(env, 3, split)):
         with pytest.raises(ConfigurationError, match="unknown split 'tset': did you mean test"):
             build(env, "tset")

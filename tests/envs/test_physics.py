@@ -272,11 +272,15 @@ def test_many_threads_are_silent_together():
         ('<position joint="hinge" ctrlrange="-1 1"/>', "actuator 0 must be a motor"),
         ('<motor site="tip" ctrlrange="-1 1"/>', "must drive a joint"),
         ('<general joint="hinge" ctrlrange="-1 1" dyntype="integrator"/>', "activation state"),
+        ('<motor joint="hinge" ctrlrange="-1 1" forcerange="-.5 .5"/>', "limited control, not a limited force"),
+        ('<motor joint="ball" ctrlrange="-1 1" gear="0 3 0"/>', "must drive a hinge or a slide"),
+        ('<motor knee="hinge"/>', "is no model that MuJoCo reads: XML Error"),
         ('<motor joint="hinge" ctrlrange="-1 1" gear="3"/>', ""),
     ],
 )
 def test_actuators_that_a_state_does_not_describe_are_refused(tmp_path, actuator, message):
-    body = '<body name="leg"><joint name="hinge"/><geom size="0.1"/><site name="tip"/></body>'
+    parts = '<geom size="0.1"/><body><joint name="ball" type="ball"/><geom size="0.1"/></body><site name="tip"/>'
+    body = f'<body name="leg"><joint name="hinge"/>{parts}</body>'
     file = tmp_path / "own.xml"
     file.write_text(f"<mujoco><worldbody>{body}</worldbody><actuator>{actuator}</actuator></mujoco>")
     if not message:
