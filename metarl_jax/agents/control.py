@@ -67,9 +67,10 @@ class Config:
     use_trajectory_sample_sac: bool = True
     """SAC learns from all steps of a window; False: only from its last, which is any step of an episode."""
     pool_windows: int = 4
-    """Windows whose beliefs are computed together, for the next `updates_per_pool` SAC updates."""
+    """Windows whose beliefs are computed together."""
     updates_per_pool: int = 1
-    """SAC updates per pool of windows. The encoder stands still meanwhile, so beliefs stay exact."""
+    """Policy updates per pool of windows, each after `sac.policy_every` critic updates. The encoder stands still
+    meanwhile, so beliefs stay exact."""
 
 
 class State(NamedTuple):

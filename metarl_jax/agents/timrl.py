@@ -108,6 +108,11 @@ def validate(config: Config, spec: EnvSpec) -> None:
         )
     inference.validate(config.vae, spec)
     imagination.validate(config, config.vae)
+    if config.reward_model_updates and config.labels == "task" and len(spec.families) == 1:
+        raise ConfigurationError(
+            f"nobody knows to which sub-task of {spec.name} an imagined task belongs: use --imagined_episodes=0 "
+            "--reward_model_updates=0, or --labels=mixture"
+        )
     if config.vae.contrastive_weight:
         raise ConfigurationError("TIMRL has no contrastive loss: use --vae.contrastive_weight=0")
     if config.vae.base_task_weight:
@@ -221,7 +226,8 @@ def make(config: Config, spec: EnvSpec, values: Values | None = None) -> Agent:
         def step(vae: gmm_vae.State, windows: Transition, siblings: Transition | None, key: PRNGKeyArray):
             component = class_of(spec, windows.task) if config.labels == "task" else None
             if config.vae_component == "recognized":
-                component = jnp.argmax(recognise(state.recognizer.params, scale, windows)[1], -1)
+                before, after = recognise(state.recognizer.params, scale, windows)
+                component = jnp.argmax(after if config.vae.decode == "self" else before, -1)
             return gmm_vae.train_step(vae, windows, key, config.vae, vae_spec, scale, siblings, component)
 
         num = inference.num_updates(config, config.vae_updates, state.num_epochs)

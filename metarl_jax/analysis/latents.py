@@ -68,7 +68,8 @@ def _by_subtask(axis: Axes, points: np.ndarray, label: np.ndarray, subtasks: Seq
 
 def by_spec(figure: Figure, axis: Axes, points: np.ndarray, spec: np.ndarray, colorbar: bool) -> None:
     varying = spec[:, spec.std(0) > 0]
-    norm, value, cmap, label = None, spec[:, 0], "viridis", "task parameter"
+    value = varying[:, 0] if varying.size else spec[:, 0]
+    norm, cmap, label = None, "viridis", "task parameter"
     if varying.shape[1] == 2:
         norm, cmap, label = Normalize(-180, 180), "twilight", "angle of the goal [deg]"
         value = np.degrees(np.arctan2(varying[:, 1], varying[:, 0]))

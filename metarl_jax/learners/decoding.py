@@ -50,8 +50,9 @@ class Config:
     decode_samples: int = 1
     """Transitions decoded per step when `decode` is `trajectory` or `task`."""
     elbo_steps: int | None = None
-    """Steps of a window, drawn anew for every update, whose beliefs decode; None: all. An unbiased estimate for a share
-    of the work, most of which is decoding where there are several components."""
+    """Steps of a window, drawn anew for every update, whose beliefs decode; None: all. An unbiased estimate (but for
+    `mutual_information_weight`'s term) for a share of the work, most of which is decoding where there are several
+    components."""
     learning_rate: float = 3e-4
     """Adam's step size."""
     learning_rate_held_for: float | None = None

@@ -57,7 +57,7 @@ class Config:
     """What counts of the two critics is their mean less so many standard deviations: 1, the smaller one, is as
     published, 0 their mean. The smaller one keeps values from running away, and holds back what has few successes."""
     max_grad_norm: float | None = 0.5
-    """Clip each network's gradient at this global norm; None: do not clip."""
+    """Clip the policy's gradient, and that of both critics together, at this global norm; None: do not clip."""
     policy_every: int = 1
     """Critic updates per policy update."""
     average_rate: float = 1.0

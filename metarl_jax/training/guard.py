@@ -13,6 +13,7 @@ import psutil
 from jax.typing import ArrayLike
 
 from metarl_jax.errors import ConfigurationError
+from metarl_jax.types import TrainState
 
 SHARE = 0.8
 """Of the free memory that a replay may take: learners, environments and XLA's scratch need the rest."""
@@ -32,6 +33,11 @@ def _is_bad(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return jax.tree.map(lambda x: ~jnp.isfinite(x).all(), leaves)
 
 
+def watched(state: TrainState) -> dict[str, Any]:
+    """What of a state must be finite: the learner, and the moments of its replay, which tell what that holds."""
+    return {"agent": state.agent, "replay": getattr(state.replay, "moments", ())}
+
+
 def _checked(metrics: Mapping[str, ArrayLike]) -> dict[str, ArrayLike]:
     return {name: value for name, value in metrics.items() if not name.endswith("_return")}
 
@@ -39,8 +45,7 @@ def _checked(metrics: Mapping[str, ArrayLike]) -> dict[str, ArrayLike]:
 def nonfinite(metrics: Mapping[str, ArrayLike], learner: Any) -> list[str]:
     """Names of the metrics, then of the learner's leaves, that hold a NaN or an infinity.
 
-    Metrics that end in `_return` are exempt: they are NaN where nobody knows them, as with stored data. So is the
-    replay, which the caller leaves out: what it holds reaches the learner, and is found there.
+    Metrics that end in `_return` are exempt: they are NaN where nobody knows them, as with stored data.
     """
     checked = _checked(metrics)
     bad = jax.device_get(_is_bad(_inexact(checked) | _inexact(learner)))

@@ -236,7 +236,7 @@ class _Run:
         while not status:
             started = time.monotonic()
             self.state, metrics = self.programs.epoch(self.state, *self.constants)
-            bad = guard.nonfinite(metrics, self.state.agent)
+            bad = guard.nonfinite(metrics, guard.watched(self.state))
             metrics = jax.device_get(metrics)
             self.epoch_seconds = time.monotonic() - started
             self.epoch += 1

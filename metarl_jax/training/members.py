@@ -39,7 +39,7 @@ class Members:
           The state, and the names of those that are lost since this epoch; None if nobody is left, or nobody is known
           by name.
         """
-        bad = guard.bad_lanes(metrics, state.agent) if self.names else []
+        bad = guard.bad_lanes(metrics, guard.watched(state)) if self.names else []
         names = list(dict.fromkeys(self.names[lane // self.num_seeds] for lane in bad))
         healthy = [name for name in self.names if name not in self.lost and name not in names]
         if not names or not healthy:

@@ -314,7 +314,4 @@ def example_transition(env: Environment) -> Transition:
     task = jax.tree.map(lambda x: jnp.zeros_like(x[0]), env.train_tasks)
     false = jnp.zeros((), bool)
     obs, action, zero = jnp.zeros(spec.obs_size), jnp.zeros(spec.action_size), jnp.zeros(())
-    gross = jnp.zeros(()), jnp.zeros(())  # no array twice, so that all can be donated
-    return Transition(
-        obs, action, zero, jnp.copy(obs), false, false, false, task, *gross, jnp.zeros(2), jnp.copy(false)
-    )
+    return Transition(obs, action, zero, obs, false, false, false, task, zero, zero, jnp.zeros(2), false)

@@ -212,6 +212,12 @@ def test_wrong_settings_are_one_line(config, message):
     assert "\n" not in str(error.value)
 
 
+def test_nobody_labels_an_imagined_task_where_sub_tasks_are_classes():
+    spec = SPEC._replace(families=("direction",), subtasks=("forward", "backward"))
+    with pytest.raises(ConfigurationError, match="an imagined task belongs: use"):
+        timrl.make(with_(reward_model_updates=1), spec)
+
+
 def test_one_class_is_nothing_to_recognise():
     with pytest.raises(ConfigurationError, match="nothing to recognise"):
         timrl.make(CONFIG, SPEC._replace(families=("speed",), subtasks=("speed",)))

@@ -2,8 +2,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from metarl_jax.data import replay
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training import guard
+from metarl_jax.types import TrainState
+from tests.helpers import transitions
 
 
 def test_finite_is_silent():
@@ -22,6 +25,16 @@ def test_lanes_of_a_learner_that_went_bad():
     assert guard.bad_lanes({"loss": jnp.ones(4)}, learner) == [1, 3]
     known = {"loss": jnp.array([jnp.nan, 1.0, 1.0, 1.0]), "train_return": jnp.full(4, jnp.nan)}
     assert guard.bad_lanes(known, learner) == [0, 1, 3]
+
+
+def test_a_replay_that_holds_no_number_is_found_before_anything_learns_from_it():
+    rows = transitions(0, 2, 3)
+    broken = rows._replace(reward=rows.reward.at[1, 2].set(jnp.nan))
+    empty = replay.init(jax.tree.map(lambda x: x[0, 0], rows), 4, 3)
+    replays = replay.insert(empty, rows), replay.insert(empty, broken), ()
+    states = [TrainState({"w": jnp.ones(1)}, held, None, None, None) for held in replays]
+    found = [guard.nonfinite({}, guard.watched(state)) for state in states]
+    assert found == [[], ["replay/m2/reward", "replay/mean/reward"], []]
 
 
 def test_lanes_become_copies_of_others():

@@ -191,7 +191,7 @@ def members_of_whom_some_fail(lanes, epoch):
 def test_a_member_that_goes_nonfinite_is_left_out_and_the_others_go_on(tmp_path, capsys):
     experiment = members_of_whom_some_fail([3], epoch=2)
     assert loop.run(experiment, loop.RunConfig(epochs=2, seeds=2), tmp_path, {}) == 0
-    assert "warning: weight of mid is not finite in epoch 2; others go on" in capsys.readouterr().out
+    assert "warning: agent/weight of mid is not finite in epoch 2; others go on" in capsys.readouterr().out
     assert loop.run(experiment, loop.RunConfig(epochs=3, seeds=2), tmp_path, {}) == 0  # resumed, and bad again
     assert "warning" not in capsys.readouterr().out
     first, *_, last = records(tmp_path)
@@ -217,7 +217,7 @@ def test_nonfinite_learner_stops_before_the_good_checkpoint_is_lost(tmp_path, ca
     assert np.isfinite(final_state(tmp_path).agent["weight"]).all()
     damaged, info = Checkpoints(tmp_path / "nonfinite").restore(loop.template(toy.trainer()))
     assert np.isnan(damaged.agent["weight"]).all()
-    assert info["nonfinite"] == ["critic_loss", "vae_loss", "weight"] == summary(tmp_path)["nonfinite"]
+    assert info["nonfinite"] == ["critic_loss", "vae_loss", "agent/weight"] == summary(tmp_path)["nonfinite"]
     assert summary(tmp_path)["status"] == "failed_nonfinite"
     assert records(tmp_path)[-1]["vae_loss"] is None
     assert "critic_loss (and 2 more) is not finite in epoch 4" in capsys.readouterr().out
