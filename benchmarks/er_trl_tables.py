@@ -9,8 +9,9 @@ from benchmarks.readme import table
 
 
 def within(values: Sequence[Any], digits: int) -> str:
-    """Mean and standard deviation."""
-    return f"{np.mean(values):.{digits}f} ± {np.std(values):.{digits}f}"
+    """Mean and standard deviation over seeds [seeds, ...], each of which counts by its mean."""
+    each = np.reshape(values, (len(values), -1)).mean(1)
+    return f"{each.mean():.{digits}f}" + (f" ± {each.std(ddof=1):.{digits}f}" if len(each) > 1 else "")
 
 
 def representation(content: dict[str, Any]) -> str:

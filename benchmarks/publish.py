@@ -80,11 +80,11 @@ def published(run: Path) -> dict[str, Any]:
     try:
         points = [r for r in read_metrics(run / "metrics.jsonl") if r.get("test_return") is not None]
         config, summary = (json.loads((run / f"{name}.json").read_text()) for name in ("config", "summary"))
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"{run} holds no finished run (config.json, metrics.jsonl, summary.json)") from error
     if not points:
         raise ConfigurationError(f"{run} was never evaluated")
-    if summary["status"] == "running":
+    if not isinstance(summary, dict) or summary.get("status", "running") == "running":
         raise ConfigurationError(f"{run} is running, or was killed: let it end, or go on with --resume")
     settings = config["config"]
     if settings.get("members"):
@@ -174,6 +174,8 @@ def kind_of(run: dict[str, Any]) -> tuple[str | None, int]:
 
 def main(config: Config) -> None:
     """Write one file for all runs, and their figures."""
+    if not config.runs:
+        raise ConfigurationError("at least one run directory is needed")
     new = [published(run) for run in config.runs]
     path, note, runs = config.out / f"{title(new, config.name)}.json", config.note, new
     kinds = Counter(map(kind_of, new))

@@ -1,17 +1,21 @@
 """Write README's results from the JSON files beside this module, and draw them: python -m benchmarks.readme."""
 
+import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import figures
+from benchmarks.adaptation import ratio_to_long_after
 from benchmarks.callback import STAGES
 from benchmarks.figures import ROOT
 from benchmarks.physics import BENCHMARKS as BODIES
 from benchmarks.references import REFERENCES, levels
 from benchmarks.time_to_return import ROWS, crossing
+from experiments import cli
 from metarl_jax.training.offline import CONTEXTS
 from metarl_jax.training.report import recent_scores
 
@@ -81,7 +85,10 @@ def headline() -> str:
             continue
         runs = read(f"moss_{env}_fast")["runs"]
         found = {target: [crossing(run["curve"], target) for run in runs] for target in ROWS[env].targets}
-        target, seconds = max((t, [at["seconds"] for at in each if at]) for t, each in found.items() if all(each))
+        reached_by_all = [(t, [at["seconds"] for at in each if at]) for t, each in found.items() if all(each)]
+        if not reached_by_all:
+            continue
+        target, seconds = max(reached_by_all)
         idle, *others = levels(env)
         minutes = ", ".join(f"{at / 60:.0f}" for at in seconds)
         rows.append([f"`{env}`", f"{idle.returns[0]:g}", f"{target:g}", minutes, "; ".join(map(str, others))])
@@ -98,7 +105,9 @@ def adaptation() -> str:
             f"{name}: {found['mean']:.2f}" + (f" ± {found['std']:.2f}" if len(found["per_run"]) > 1 else "")
             for name, found in list(measured["rows"].items())[:2]
         ]
-        also = measured.get("ratio_actions_free") or measured.get("ratio_same_changes")
+        also = measured.get("ratio_actions_free")
+        if "response" in measured:
+            also = ratio_to_long_after([measured["response"]], measured["settle"], measured["span"])
         minutes = about["run"]["minutes"]
         how = [str(len(measured["runs"])), f"{minutes:g}" if minutes else "-", belief, str(measured["settle"])]
         ratio = f"{measured['ratio']:.2f}" + (f" ({also:.2f})" if also else "")
@@ -288,9 +297,19 @@ def rewritten(text: str) -> str:
     return text
 
 
-if __name__ == "__main__":
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Nothing can be chosen."""
+
+
+def main(config: Config) -> None:
+    """Draw, and write."""
     for result in LEARNING + RECOGNITION:
         figures.draw(RESULTS / f"{result}.json")
         figures.draw_recognition(RESULTS / f"{result}.json")
     readme = ROOT / "README.md"
     readme.write_text(rewritten(readme.read_text()))
+
+
+if __name__ == "__main__":
+    sys.exit(cli.command(Config, main))

@@ -22,8 +22,7 @@ from experiments.collection_settings import Config, check, presets_for, replay_r
 from experiments.setup import counts, options_of
 from metarl_jax.agents import reactive
 from metarl_jax.data import offline, offline_file
-from metarl_jax.data.offline_file import reading
-from metarl_jax.errors import ConfigurationError
+from metarl_jax.errors import ConfigurationError, reading
 from metarl_jax.training import collection, compilation, epochs, guard, interrupt, trainer
 from metarl_jax.training.checkpoint import Checkpoints
 from metarl_jax.training.collection import Behaviour, Collector

@@ -7,6 +7,7 @@ from experiments import presets, rundir
 from metarl_jax.agents import reactive
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import sac
+from metarl_jax.training.loop import MAX_SEED
 
 PRESETS = ("conditioned", "small", "reference")
 
@@ -111,8 +112,8 @@ def check(config: Config) -> Path:
     for name in ("epochs", "checkpoints", "episodes", "num_envs", "initial_episodes"):
         if getattr(config, name) < 1:
             raise ConfigurationError(f"--{name} must be at least 1, got {getattr(config, name)}")
-    if config.seed < 0:
-        raise ConfigurationError(f"--seed must be at least 0, got {config.seed}")
+    if not 0 <= config.seed <= MAX_SEED:
+        raise ConfigurationError(f"--seed must be in [0, {MAX_SEED}], got {config.seed}")
     if config.checkpoints > config.epochs:
         raise ConfigurationError(f"--checkpoints ({config.checkpoints}) must not exceed --epochs ({config.epochs})")
     if config.out is None:

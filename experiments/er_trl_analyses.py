@@ -31,6 +31,7 @@ from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import gan
 from metarl_jax.training import compilation
 from metarl_jax.training.logging import read_metrics, write_json
+from metarl_jax.training.loop import MAX_SEED
 
 PUBLISHED = Path(__file__).with_name("er_trl_rmse.json")
 MAP_POINTS = 10
@@ -253,6 +254,8 @@ def analyse(config: Config) -> int:
     for name, low in (("contexts", 1), ("samples", 2), ("seed", 0)):
         if (value := getattr(config, name)) < low:
             raise ConfigurationError(f"--{name} must be at least {low}, got {value}")
+    if config.seed > MAX_SEED:
+        raise ConfigurationError(f"--seed must be at most {MAX_SEED}, got {config.seed}")
     compilation.configure()
     folder = Path(config.out)
     try:

@@ -14,7 +14,7 @@ from metarl_jax.agents import comrl
 from metarl_jax.data import offline, offline_file
 from metarl_jax.data.offline import OfflineBatch, OfflineData
 from metarl_jax.data.statistics import Scale
-from metarl_jax.errors import ConfigurationError
+from metarl_jax.errors import ConfigurationError, reading
 from metarl_jax.training import offline as offline_trainer
 from metarl_jax.types import Agent, EnvSpec
 
@@ -69,7 +69,7 @@ def learnt_from(path: str) -> Source:
       ConfigurationError: its file of data is gone, or was replaced.
     """
     config = config_of(path)
-    with offline_file.reading(config.data):
+    with reading(config.data):
         checksum = offline_file.checksum(config.data)
     rundir.check_data(path, checksum)
     sigma = config.sigma if config.quality == "noisy" else None

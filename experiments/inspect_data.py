@@ -16,7 +16,7 @@ from experiments.plot import SUFFIXES
 from metarl_jax.analysis import behaviour
 from metarl_jax.data import minari_export, offline, offline_file
 from metarl_jax.data.offline import Metadata, OfflineData
-from metarl_jax.errors import ConfigurationError
+from metarl_jax.errors import ConfigurationError, reading
 from metarl_jax.training.logging import Terminal
 
 
@@ -38,8 +38,8 @@ class Config:
 
 def inspect(config: Config) -> int:
     """Check, print, draw and export."""
-    if not Path(config.file).is_file():
-        raise ConfigurationError(f"{config.file} cannot be read: there is no such file")
+    with reading(config.file):
+        Path(config.file).open("rb").close()
     path = Path(config.out) if config.out else Path(config.file).with_suffix(".png")
     if path.suffix not in SUFFIXES:
         raise ConfigurationError(f"--out: {path} must end in one of {', '.join(SUFFIXES)}")

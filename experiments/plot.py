@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experiments import cli, rundir
-from metarl_jax.analysis import curves, gallery
+from metarl_jax.analysis import curves, gallery, latents
 from metarl_jax.analysis import evaluation as evaluations
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training.logging import Record, read_metrics
@@ -26,7 +27,8 @@ class Config:
     """Run directories. A single one is also drawn in detail: base tasks, beliefs, response to changes. Runs of an
     oracle beside others are one line: what they reached in the end."""
     out: str | None = None
-    """Image of the curves; None: curves.png in the single run's directory, or here."""
+    """Image of the curves, whose name those of details begin with; None: curves.png in the single run's directory, or
+    here."""
     levels: tuple[str, ...] = ()
     """Reference returns, drawn as lines: name=value, such as idle=-300."""
     method: str = "pca"
@@ -74,19 +76,23 @@ def plot(config: Config) -> int:
     """Draw, and print the path of each image."""
     if not config.runs:
         raise ConfigurationError("--runs needs at least one run directory")
+    for run in config.runs:
+        rundir.read(run, "--runs")
+    if len({Path(run).resolve() for run in config.runs}) < len(config.runs):
+        raise ConfigurationError("--runs: a run is given twice, which would count as two seeds")
+    latents.check_method(config.method)
     single = len(config.runs) == 1
     path = Path(config.out) if config.out else (Path(config.runs[0]) if single else Path()) / "curves.png"
     if not path.absolute().parent.is_dir():
         raise ConfigurationError(f"--out: there is no directory for {path}")
-    if single and path.stem in gallery.IMAGES:
-        raise ConfigurationError(f"--out: {path.stem} is another image of a single run: name the curves otherwise")
     if path.suffix not in SUFFIXES:
         raise ConfigurationError(f"--out: {path} must end in one of {', '.join(SUFFIXES)}")
     levels = cli.parse_options(config.levels, "--levels")
-    if wrong := [name for name, value in levels.items() if not isinstance(value, int | float)]:
-        raise ConfigurationError(f"--levels: {wrong[0]} must be a number, got {levels[wrong[0]]!r}")
+    for name, value in levels.items():
+        if not name or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ConfigurationError(f"--levels: {name or 'a name'} must be a finite number, got {value!r}")
     if single:
-        drawn = draw_single(Path(config.runs[0]), path, config.method, levels)
+        drawn = draw_single(Path(config.runs[0]), path, config.method, levels, f"{path.stem}_" if config.out else "")
     else:
         inferring = [run for run in config.runs if not is_oracle(run)]
         oracles = group([run for run in config.runs if is_oracle(run)]) if inferring else {}
@@ -99,8 +105,10 @@ def plot(config: Config) -> int:
     return 0
 
 
-def draw_single(run: Path, path: Path, method: str, levels: Mapping[str, float]) -> list[Path]:
-    """Curves, beliefs, response, recognition and attention of one run; all but the first stand beside it."""
+def draw_single(run: Path, path: Path, method: str, levels: Mapping[str, float], prefix: str) -> list[Path]:
+    """Curves, beliefs, response, recognition and attention of one run; all but the first stand beside it, with names
+    that begin with `prefix`.
+    """
     content = rundir.read(run, "--runs")
     environment: dict[str, Any] = content["environment"]
     curves.draw_run(path, evaluated(str(run)), environment["name"], levels)
@@ -108,7 +116,7 @@ def draw_single(run: Path, path: Path, method: str, levels: Mapping[str, float])
         return [path]
     evaluation, tasks = evaluations.load(run / "evaluation.npz")
     images = gallery.draw(
-        lambda name: path.with_name(name + path.suffix),
+        lambda name: path.with_name(prefix + name + path.suffix),
         gallery.findings(evaluation, environment["stationary"]),
         evaluation,
         tasks,

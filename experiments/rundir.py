@@ -171,6 +171,8 @@ def commit() -> str | None:
     """Of the source tree, if the code runs from one; `+` marks uncommitted changes."""
     root = Path(__file__).parent.parent
     try:
+        tracked = ["git", "ls-files", "--error-unmatch", __file__]  # not where it is installed inside another project's
+        subprocess.run(tracked, cwd=root, capture_output=True, check=True)
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
         dirty = subprocess.run(["git", "diff", "--quiet", "HEAD"], cwd=root, capture_output=True, check=False)
     except (OSError, subprocess.CalledProcessError):

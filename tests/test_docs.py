@@ -83,14 +83,14 @@ ANALYSES = {
         {
             "env": "toy",
             "constant": 0.6,
-            "rmse": {"focal": {"linear": [[0.1, 0.3]], "svr": [[0.2, 0.2]]}},
+            "rmse": {"focal": {"linear": [[0.1, 0.3], [0.5, 0.3]], "svr": [[0.2, 0.2]]}},
             "published": {"focal": {"linear": [0.5, 0.01], "svr": [0.4, 0.02]}},
         },
-        "| `focal` | 0.200 ± 0.100 | 0.200 ± 0.000 | 0.500 ± 0.010 | 0.400 ± 0.020 |",
+        "| `focal` | 0.300 ± 0.141 | 0.200 | 0.500 ± 0.010 | 0.400 ± 0.020 |",
     ),
     "information": (
-        {"env": "toy", "task": {"I(z; a)": 0.5}, "information": {"csro": {"I(z; a)": [0.25], "I(z; s, a)": [1.0]}}},
-        "| `csro` | 0.25 ± 0.00 | 1.00 ± 0.00 |\n| the task itself | 0.50 | - |",
+        {"env": "toy", "task": {"I(z; a)": 0.5}, "information": {"csro": {"I(z; a)": [0.25], "I(z; s, a)": [1, 2]}}},
+        "| `csro` | 0.25 | 1.50 ± 0.71 |\n| the task itself | 0.50 | - |",
     ),
     "diversity": (
         {

@@ -87,18 +87,21 @@ def band(seeds: Sequence[Line]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.
 
 
 def draw_band(axis: Axes, seeds: Sequence[Line], label: str, colour: np.ndarray) -> None:
-    """Seeds as thin lines, where there are several, with their interquartile mean and its interval.
+    """Seeds as thin lines, where there are several, with their interquartile mean and its interval, if they overlap.
 
     Nothing of a setting that went non-finite before it was evaluated.
     """
     if not all(len(x) for x, _ in seeds):
         return
-    grid, centre, low, high = band(seeds)
     num = len(seeds)
     over = f" (mean and range of {num})" if num < FEW else f" (IQM of {num}, 95 %)"
     name = label + over * (num > 1)
     for seed in seeds if num > 1 else ():
         axis.plot(*seed, color=colour, alpha=0.4, linewidth=0.7)
+    if max(x[0] for x, _ in seeds) > min(x[-1] for x, _ in seeds):  # no place where all of them are
+        axis.plot([], [], color=colour, label=label)
+        return
+    grid, centre, low, high = band(seeds)
     marker = "o" if len(np.unique(grid)) < 20 else None
     axis.plot(grid, centre, color=colour, label=name, marker=marker, markersize=3)
     axis.fill_between(grid, low, high, color=colour, alpha=0.2, linewidth=0)

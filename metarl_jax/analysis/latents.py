@@ -17,10 +17,15 @@ from metarl_jax.errors import ConfigurationError
 METHODS = ("pca", "tsne")
 
 
-def project(beliefs: np.ndarray, method: str = "pca") -> np.ndarray:
-    """[n, b] -> [n, 2]. Beliefs of one or two dimensions stay as they are."""
+def check_method(method: str) -> None:
+    """Raise `ConfigurationError` for an unknown projection."""
     if method not in METHODS:
         raise ConfigurationError(f"unknown projection {method!r}: known: {', '.join(METHODS)}")
+
+
+def project(beliefs: np.ndarray, method: str = "pca") -> np.ndarray:
+    """[n, b] -> [n, 2]. Beliefs of one or two dimensions stay as they are."""
+    check_method(method)
     size = beliefs.shape[1]
     if size <= 2:
         return np.pad(beliefs, ((0, 0), (0, 2 - size)))

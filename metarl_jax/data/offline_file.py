@@ -6,12 +6,10 @@ three attributes: `format`, `metadata`, the `Metadata` as JSON, and its CRC-32. 
 and no checksums of rows but HDF5's, which takes a block of zeros for a whole one.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ import numpy as np
 
 from metarl_jax.data import offline
 from metarl_jax.data.offline import PER_TRANSITION, SPLITS, Metadata, OfflineData, Tasks
-from metarl_jax.errors import ConfigurationError
+from metarl_jax.errors import ConfigurationError, reading
 from metarl_jax.types import EnvSpec
 
 FORMATS = ("metarl_jax offline data, version 1", "metarl_jax offline data, version 2")
@@ -65,19 +63,6 @@ def load(path: Path | str, spec: EnvSpec | None = None) -> tuple[OfflineData, Me
     if spec is not None:
         _check_spec(path, data, metadata, spec)
     return data, metadata
-
-
-@contextlib.contextmanager
-def reading(path: Path | str, remedy: str = "") -> Iterator[None]:
-    """Raise whatever goes wrong while a file is read as one `ConfigurationError` that names it and tells a remedy."""
-    try:
-        yield
-    except ConfigurationError:
-        raise
-    except Exception as error:  # damaged headers make libraries fail in every way: KeyError, RuntimeError, MemoryError
-        missing = "there is no such file" if not Path(path).exists() else ""
-        reason = missing or " ".join(str(error).split()) or type(error).__name__
-        raise ConfigurationError(f"{path} cannot be read: {reason}{remedy}") from error
 
 
 def checksum(path: Path | str) -> str:

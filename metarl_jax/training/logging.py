@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,21 +44,25 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_metrics(path: Path) -> list[Record]:
-    """The records of a `metrics.jsonl`; a last line that a kill cut short is left out."""
+    """The records of a `metrics.jsonl`; what is none is left out, such as a last line that a kill cut short."""
     records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else []:
         with contextlib.suppress(json.JSONDecodeError):
             records.append(json.loads(line))
-    return records
+    return [record for record in records if isinstance(record, dict) and "epoch" in record]
 
 
 def rewind(path: Path, epoch: int) -> list[Record]:
     """Drop the records of epochs after `epoch` from a file, in one step; returns the others."""
     records = [r for r in read_metrics(path) if r["epoch"] <= epoch]
+    _write_metrics(path, records)
+    return records
+
+
+def _write_metrics(path: Path, records: Sequence[Record]) -> None:
     part = path.with_suffix(".part")
     part.write_text("".join(json.dumps(r) + "\n" for r in records))
     os.replace(part, path)
-    return records
 
 
 class Log:
@@ -66,9 +70,9 @@ class Log:
 
     def __init__(self, run_dir: Path, epoch: int, wandb_project: str | None = None) -> None:
         """Open for a run whose state is at the end of `epoch`."""
-        path = run_dir / "metrics.jsonl"
-        self.records = rewind(path, epoch)
-        self._file = path.open("a", buffering=1)
+        self._path = run_dir / "metrics.jsonl"
+        self.records = rewind(self._path, epoch)
+        self._file = self._path.open("a", buffering=1)
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=epoch + 1)
         self._wandb = _open_wandb(wandb_project, run_dir) if wandb_project else None
 
@@ -82,6 +86,14 @@ class Log:
             self._board.add_scalar(name, value, record["epoch"])
         if self._wandb:
             self._wandb.log(scalars, step=record["epoch"])
+
+    def complete(self, evaluated: Record) -> None:
+        """Add an evaluation to the last record, if it has none."""
+        if self.records and self.records[-1].get("test_return") is None:
+            self.records[-1] |= jsonable(evaluated)
+            self._file.close()
+            _write_metrics(self._path, self.records)
+            self._file = self._path.open("a", buffering=1)
 
     def close(self) -> None:
         """Flush everything."""

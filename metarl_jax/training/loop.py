@@ -162,6 +162,10 @@ class _Run:
         info: dict[str, Any] = {}
         if restored:
             self.state, info = restored
+        elif (run_dir / "summary.json").exists():  # written whenever a checkpoint is
+            raise ConfigurationError(
+                f"{run_dir} has results but no checkpoint that can be read: put its checkpoints/ back, or start anew"
+            )
         self.epoch, self.seconds_before = info.get("epoch", 0), info.get("seconds", 0.0)
         self.epoch_seconds: float = info.get("epoch_seconds", 0.0)
         self.members = Members(experiment.members, self.trainer.num_seeds, info.get("nonfinite_members", {}))
@@ -231,7 +235,7 @@ class _Run:
     def train(self) -> str:
         """Run epochs until something ends the run; returns its status."""
         if self.status:  # a kill came between the last save and the report
-            self._evaluate()
+            self.log.complete(self._evaluate())
         status = self.status or ("interrupted" if self.signal.signum else "")
         while not status:
             started = time.monotonic()

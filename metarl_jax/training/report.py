@@ -1,5 +1,6 @@
 """What a run leaves behind for people: summary.json and the figures."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 
 from metarl_jax.analysis import curves, gallery
 from metarl_jax.analysis import evaluation as evaluations
+from metarl_jax.errors import ConfigurationError
 from metarl_jax.training.logging import Record, write_json
 from metarl_jax.types import EnvSpec, Evaluation
 
@@ -86,15 +88,22 @@ def recent_scores(records: Sequence[Record]) -> dict[str, np.ndarray]:
 
 def is_final(run_dir: Path) -> bool:
     """Whether the run in this directory ended by itself, rather than by a signal or a kill, and all is written."""
-    path = run_dir / "summary.json"
-    return path.exists() and json.loads(path.read_text())["status"] in FINISHED
+    return read_summary(run_dir).get("status") in FINISHED
+
+
+def read_summary(run_dir: Path) -> dict[str, Any]:
+    """The summary.json of a run; {} if there is none that can be read."""
+    try:
+        content = json.loads((run_dir / "summary.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def reopen(run_dir: Path) -> None:
     """Take back the status of a run that goes on: whatever ends it now, it is not finished before it says so again."""
-    path = run_dir / "summary.json"
-    if path.exists():
-        write_json(path, json.loads(path.read_text()) | {"status": "running"})
+    if (run_dir / "summary.json").exists():
+        write_json(run_dir / "summary.json", read_summary(run_dir) | {"status": "running"})
 
 
 def write(
@@ -117,7 +126,8 @@ def write(
     """
     summary = summarise(records, status)
     if last is None and (run_dir / "evaluation.npz").exists():
-        last = evaluations.load(run_dir / "evaluation.npz")
+        with contextlib.suppress(ConfigurationError):  # damaged: as if there were none
+            last = evaluations.load(run_dir / "evaluation.npz")
     found = gallery.findings(last[0], spec.stationary) if last and not several else gallery.Findings()
     summary |= {name: x._asdict() for name, x in found._asdict().items() if x}
     curves.draw_run(run_dir / "curves.png", records, spec.name)

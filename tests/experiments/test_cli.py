@@ -168,7 +168,7 @@ def test_plot(trained, tmp_path, capsys):
     assert plot.main([*both, f"--out={tmp_path / 'both.png'}", *levels]) == 0
     assert plot.main(["--runs", str(trained), "--method=tsne", f"--out={tmp_path / 'one.pdf'}"]) == 0
     printed = capsys.readouterr().out.split()
-    assert printed == [str(tmp_path / n) for n in ("both.png", "one.pdf", "latents.pdf")]
+    assert printed == [str(tmp_path / n) for n in ("both.png", "one.pdf", "one_latents.pdf")]
     groups = plot.group(both[1:])
     assert [(name, len(members)) for name, members in groups.items()] == [("toy, toy", 2)]
 
@@ -222,7 +222,8 @@ def test_an_oracle_beside_others_is_a_line(trained, tmp_path, monkeypatch):
     (told / "config.json").write_text(json.dumps(content))
     drawn = []
     monkeypatch.setattr(plot.curves, "draw_groups", lambda _, groups, levels: drawn.append((list(groups), levels)))
-    for runs in ((trained, told), (told, told)):
+    again = shutil.copytree(told, tmp_path / "again")
+    for runs in ((trained, told), (told, again)):
         assert plot.main(["--runs", *map(str, runs), f"--out={tmp_path / 'both.png'}"]) == 0
     returns = [r["test_return"] for r in plot.evaluated(str(told))]
     assert drawn == [(["toy, toy"], {"oracle": pytest.approx(np.mean(returns[-3:]), rel=1e-5)}), (["toy, toy"], {})]
@@ -235,10 +236,13 @@ def test_wrong_runs_are_one_line(capsys, trained, tmp_path, as_algorithm):
     assert "missing --run" in fails(capsys, evaluate.main)
     assert "is not a run directory" in fails(capsys, plot.main, "--runs", str(tmp_path))
     assert "must end in one of" in fails(capsys, plot.main, "--runs", str(trained), "--out=figure.xyz")
-    assert "must be a number" in fails(capsys, plot.main, "--runs", str(trained), "--levels", "idle=low")
+    assert "must be a finite number" in fails(capsys, plot.main, "--runs", str(trained), "--levels", "idle=low")
     assert "--levels: '-3' is not name=value" in fails(capsys, plot.main, "--runs", str(trained), "--levels", "-3")
     assert "unknown projection" in fails(capsys, plot.main, "--runs", str(trained), "--method=umap")
-    assert "latents is another image" in fails(capsys, plot.main, "--runs", str(trained), "--out=latents.pdf")
+    assert "must be a finite number" in fails(capsys, plot.main, "--runs", str(trained), "--levels", "idle=inf")
+    assert "a name must be" in fails(capsys, plot.main, "--runs", str(trained), "--levels", "=5")
+    assert "is given twice" in fails(capsys, plot.main, "--runs", str(trained), f"{trained}/../{trained.name}")
+    assert "--runs: none is not a run directory" in fails(capsys, plot.main, "--runs", "none")
     for content in ('{"algorithm": "none"}', "[1]", "\x80"):
         (tmp_path / "config.json").write_text(content, encoding="latin-1")
         assert "is not a run directory" in fails(capsys, evaluate.main, f"--run={tmp_path}")

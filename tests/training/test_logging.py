@@ -49,12 +49,14 @@ def test_json_holds_no_nan():
 
 def test_a_resumed_log_repeats_nothing(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"epoch": 1}\n{"epoch": 2}\n{"epoch": 3}\n{"epo')
+    path.write_bytes(b'{"epoch": 1}\n{"epoch": 2}\n5\n[]\n{}\n\x80\n{"epoch": 3}\n{"epo')
     log = logging.Log(tmp_path, epoch=2)
     log.write({"epoch": 3, "loss": float("nan")})
+    log.complete({"test_return": 5.0})
+    log.complete({"test_return": 6.0})  # has one
     log.close()
     assert [json.loads(line) for line in path.read_text().splitlines()] == log.records
-    assert log.records == [{"epoch": 1}, {"epoch": 2}, {"epoch": 3, "loss": None}]
+    assert log.records == [{"epoch": 1}, {"epoch": 2}, {"epoch": 3, "loss": None, "test_return": 5.0}]
 
 
 def test_weights_and_biases_continue_the_same_run(tmp_path, monkeypatch):

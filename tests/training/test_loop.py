@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,6 +135,34 @@ def test_a_kill_before_the_report_leaves_it_to_the_resume(tmp_path):
     assert run(tmp_path, 2) == 0
     assert summary(tmp_path)["status"] == "completed" and (tmp_path / "latents.png").exists()
     assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_a_kill_before_the_first_evaluation_is_evaluated_by_the_resume(tmp_path):
+    run(tmp_path, 2, eval_every=9)
+    evaluated = records(tmp_path)[-1]
+    rows = [{name: value for name, value in r.items() if not name.startswith("test")} for r in records(tmp_path)]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "summary.json").write_text('{"status": "runni')
+    assert run(tmp_path, 2, eval_every=9) == 0
+    assert records(tmp_path)[-1] == evaluated and summary(tmp_path)["test_return"] == evaluated["test_return"]
+
+
+def test_results_without_checkpoints_are_not_thrown_away(tmp_path):
+    run(tmp_path, 2)
+    before = (tmp_path / "metrics.jsonl").read_text()
+    shutil.rmtree(tmp_path / "checkpoints")
+    with pytest.raises(ConfigurationError, match="no checkpoint that can be read: put its checkpoints/ back"):
+        run(tmp_path, 4)
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_damaged_files_beside_a_good_checkpoint_do_no_harm(tmp_path):
+    run(tmp_path, 2, eval_every=2)
+    for name in ("summary.json", "metrics.jsonl"):
+        (tmp_path / name).write_bytes(b"5\n\x80\n[]\n")
+    (tmp_path / "evaluation.npz").write_bytes(b"PK no archive")
+    assert run(tmp_path, 3, eval_every=3) == 0
+    assert [r["epoch"] for r in records(tmp_path)] == [3] and summary(tmp_path)["status"] == "completed"
 
 
 def test_a_run_that_goes_on_is_not_finished_until_it_says_so(tmp_path, monkeypatch):
