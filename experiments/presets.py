@@ -98,15 +98,20 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
     Critics are told the task: they would have to learn to read a belief that is still forming. Where resting pays -1
     per step whatever the task, falling over pays little less, and no less where standing is asked for, so that bodies
     dare to move; critics are told what actions cost, which is lost among larger values, and count by their mean; some
-    episodes have a head start, because what lies between leaning and sitting up is a fall. Where a step changes little
-    of what is paid, encoders are told that change, and rewards as if actions were free. Ants differ: see `_of_ant`.
+    episodes have a head start, because what lies between leaning and sitting up is a fall. Where tasks change, a small
+    KL weight lets beliefs change with them, longer windows hold more changes, and beliefs decode any transition of the
+    task's segment. Where a step changes little of what is paid, encoders are told
+    that change, and rewards as if actions were free. Ants differ: see `_of_ant`.
     """
     env, horizon = spec.name, spec.horizon
     several = _base_tasks(spec) > 1
     small_steps = several or env in GOALS
     ant = env.startswith("ant")
     steps_per_epoch = (2 if ant else 1) * STEPS_PER_EPOCH
-    vae_window = min(64, horizon)
+    changes = not (spec.stationary or several)
+    vae_window = min(128 if changes else 64, horizon)
+    vae_steps = 2_048 if changes else 1_024
+    decode = "trajectory" if not spec.stationary else "task" if several or env in GOALS else "next"
     sac_updates = 800 if several and not ant else 1_600
     floor = tuple(FLOORS.get(family, -1.5) for family in spec.families) if env in RELATIVE_ERRORS else ()
     sac_held_for, vae_held_for = HELD_FOR.get(env, (None, None))
@@ -120,12 +125,12 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
             hidden_size=64,
             state_decoder_sizes=(64,),
             reward_decoder_sizes=(64, 64),
-            decode="task" if (several or env in GOALS) and spec.stationary else "trajectory" if several else "next",
+            decode=decode,
             learning_rate=2e-3,
             learning_rate_held_for=vae_held_for,
             max_grad_norm=1.0 if several else None,
-            batch_size=1_024 // vae_window,
-            kl_z_weight=0.005 if several else 0.05,
+            batch_size=vae_steps // vae_window,
+            kl_z_weight=0.005 if several or changes else 0.05,
             contrastive_weight=0.0,
             state_weight=0.2 if several else 1.0,
             reward_weight=5.0 if several else 1.0,
@@ -153,7 +158,7 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
         scale_rate=0.02,
         window=horizon,
         vae_window=vae_window,
-        vae_updates=(8_192 if several else 4_096) // vae_window,
+        vae_updates=(8_192 if several or changes else 4_096) // vae_window,
         sac_updates=sac_updates,
         pretrain_updates=800,
         pool_windows=max(1, 102_400 // horizon),
