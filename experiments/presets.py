@@ -100,8 +100,8 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
     dare to move; critics are told what actions cost, which is lost among larger values, and count by their mean; some
     episodes have a head start, because what lies between leaning and sitting up is a fall. Where tasks change, a small
     KL weight lets beliefs change with them, longer windows hold more changes, and beliefs decode any transition of the
-    task's segment. Where a step changes little of what is paid, encoders are told
-    that change, and rewards as if actions were free. Ants differ: see `_of_ant`.
+    task's segment. Where a step changes little of what is paid, encoders are told that change, and rewards as if
+    actions were free. Ants differ: see `_of_ant`.
     """
     env, horizon = spec.name, spec.horizon
     several = _base_tasks(spec) > 1
