@@ -67,11 +67,11 @@ def comparison(config: Config) -> Comparison:
         variants = {f"{count} tasks": (f"--train_tasks={count}", drawn(count)) for count in config.counts}
     elif config.question == "entropy":
         title = "What does the entropy term's weight do?"
-        if len(set(config.weights)) < len(config.weights):
-            raise ConfigurationError("--weights: a weight is given twice")
+        if len({f"{weight:g}" for weight in config.weights}) < len(config.weights):
+            raise ConfigurationError("--weights: two of them are the same to six digits")
         if wrong_weights := [weight for weight in config.weights if not 0 <= weight < float("inf")]:
             raise ConfigurationError(f"--weights must be at least 0, got {wrong_weights[0]:g}")
-        variants = {f"weight {weight!r}": (f"--entropy_weight={weight}", drawn(most)) for weight in config.weights}
+        variants = {f"weight {weight:g}": (f"--entropy_weight={weight}", drawn(most)) for weight in config.weights}
     else:
         title = "How good must behaviour be?"
         for name in config.qualities:

@@ -174,8 +174,8 @@ def save(path: Path, evaluation: Evaluation, tasks: HeldOutTasks) -> None:
 def load(path: Path) -> tuple[Evaluation, HeldOutTasks]:
     """What `save` wrote; raises `ConfigurationError` if it cannot be read."""
     with reading(path, "; remove it, and go on with --resume"), np.load(path) as data:
-        found = {"rewards": data["rewards"], **data}
-    found.setdefault("recognized", np.zeros((*found["rewards"].shape, 0)))  # older runs had no classes
-    found.setdefault("alive", np.ones(found["rewards"].shape, bool))  # nor did they say where episodes ended
-    arrays = ({name: found[name] for name in kind._fields if name in found} for kind in (Evaluation, HeldOutTasks))
-    return Evaluation(**next(arrays)), HeldOutTasks(**next(arrays))
+        found = dict(data)
+        found.setdefault("recognized", np.zeros((*found["rewards"].shape, 0)))  # older runs had no classes
+        found.setdefault("alive", np.ones(found["rewards"].shape, bool))  # nor did they say where episodes ended
+        arrays = ({name: found[name] for name in kind._fields if name in found} for kind in (Evaluation, HeldOutTasks))
+        return Evaluation(**next(arrays)), HeldOutTasks(**next(arrays))
