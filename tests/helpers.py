@@ -6,6 +6,7 @@ actions].
 """
 
 import contextlib
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,18 @@ from envs.core import EnvSpec, Task
 from metarl_jax.types import Agent, Transition
 
 HORIZON = 6
+
+
+def cached(make):
+    """`functools.cache` whose arrays are values even if the first test to ask for them does so inside a trace."""
+
+    @functools.cache
+    @functools.wraps(make)
+    def made(*args, **kwargs):
+        with jax.ensure_compile_time_eval():
+            return make(*args, **kwargs)
+
+    return made
 
 
 def spec(name: str, **sizes: Any) -> EnvSpec:

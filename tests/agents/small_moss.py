@@ -1,7 +1,6 @@
 """A MoSS agent small enough for tests, and a replay to learn from."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 from metarl_jax.agents import moss
 from metarl_jax.data import replay
 from metarl_jax.learners import gmm_vae, sac
-from tests.helpers import HORIZON, SPEC, transitions
+from tests.helpers import HORIZON, SPEC, cached, transitions
 
 K, D, N = 3, 2, 4
 CONFIG = moss.Config(
@@ -47,17 +46,17 @@ def with_sac(**changes):
     return with_(sac=dataclasses.replace(CONFIG.sac, **changes))
 
 
-@functools.cache
+@cached
 def agent(config):
     return moss.make(config, SPEC)
 
 
-@functools.cache
+@cached
 def initial(config):
     return jax.jit(agent(config).init)(jax.random.key(0))
 
 
-@functools.cache
+@cached
 def data():
     """A full replay; each observation is (row, time)."""
     rows = transitions(0, 8, HORIZON)
@@ -68,18 +67,18 @@ def data():
     return jax.jit(replay.insert)(replay.init(example, 8, HORIZON), rows)
 
 
-@functools.cache
+@cached
 def update(config):
     return jax.jit(agent(config).update)
 
 
-@functools.cache
+@cached
 def updated(config):
     """After the first epoch, in which SAC waits for the encoder."""
     return update(config)(initial(config), data(), jax.random.key(1))
 
 
-@functools.cache
+@cached
 def trained(config):
     """After two epochs: every learner has learnt."""
     return update(config)(updated(config)[0], data(), jax.random.key(2))

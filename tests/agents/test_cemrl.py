@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +10,7 @@ from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import context_vae
 from tests.agents.small_moss import CONFIG as MOSS
 from tests.agents.small_moss import VAE_SPEC, D, K, N, data
-from tests.helpers import HORIZON, SPEC, avals, quick_compilation, same, transitions
+from tests.helpers import HORIZON, SPEC, avals, cached, quick_compilation, same, transitions
 
 quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
 
@@ -43,17 +42,17 @@ def with_vae(**changes):
     return with_(vae=dataclasses.replace(CONFIG.vae, **changes))
 
 
-@functools.cache
+@cached
 def agent(config):
     return cemrl.make(config, SPEC)
 
 
-@functools.cache
+@cached
 def initial():
     return jax.jit(agent(CONFIG).init)(jax.random.key(0))
 
 
-@functools.cache
+@cached
 def updated(config):
     """After two epochs: in the first SAC waits for the encoder."""
     update = jax.jit(agent(config).update)

@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,7 @@ from metarl_jax.training import offline as offline_trainer
 from metarl_jax.types import Evaluation, Transition
 from tests import probes
 from tests.agents.small_comrl import CONFIG, behaviour, with_
-from tests.helpers import avals, finite, quick_compilation, same
+from tests.helpers import avals, cached, finite, quick_compilation, same
 
 quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
 
@@ -23,17 +22,17 @@ QUIRKS = with_(contexts_per_task=1, timeouts_terminate=True)
 WITHOUT_METRIC = dataclasses.replace(CONFIG.encoder, metric_weight=0.0)
 
 
-@functools.cache
+@cached
 def agent(config):
     return comrl.make(config, probes.context().spec, offline_trainer.moments(DATA, ROWS), ROWS)
 
 
-@functools.cache
+@cached
 def update(config):
     return jax.jit(agent(config).update)
 
 
-@functools.cache
+@cached
 def initial(config):
     return jax.jit(agent(config).init)(jax.random.key(0))
 

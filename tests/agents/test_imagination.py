@@ -1,7 +1,6 @@
 """A model of rewards in an agent, and the tasks it makes episodes of."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +22,7 @@ MODEL = reward_model.Config(hidden_sizes=(8,), batch_size=64, learning_rate=1e-2
 CONFIG = small_moss.with_(reward_model=MODEL, reward_model_updates=40)
 
 
-@functools.cache
+@helpers.cached
 def learnt(imagined: bool = False):
     """The model's part of an epoch, from data that is paid for or none of it."""
     data = small_moss.data()
@@ -113,7 +112,7 @@ def test_tasks_around_the_known_ones(margin):
         assert (drawn[..., width == 0] == 6.0).all()
 
 
-@functools.cache
+@helpers.cached
 def two_epochs():
     made = trainer.make(helpers.environment(), AGENT, trainer.Config(num_envs=5, replay_rows=40, imagined_episodes=0.4))
     state = jax.jit(made.init)(jax.random.key(0))

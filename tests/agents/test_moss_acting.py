@@ -1,5 +1,3 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,12 +8,12 @@ from metarl_jax.data import replay
 from metarl_jax.learners import gmm_vae, sac
 from metarl_jax.networks.mixture import Mixture
 from tests.agents.small_moss import CONFIG, D, K, N, agent, data, infer, initial, trained, with_
-from tests.helpers import HORIZON, SPEC, avals, quick_compilation, same, transitions
+from tests.helpers import HORIZON, SPEC, avals, cached, quick_compilation, same, transitions
 
 quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
 
 
-@functools.cache
+@cached
 def functions(config):
     a = agent(config)
     return jax.jit(a.begin, static_argnums=1), jax.jit(a.act, static_argnums=4), jax.jit(a.observe), jax.jit(a.describe)

@@ -12,7 +12,7 @@ from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import gmm_vae, recognizer
 from tests.agents.small_moss import CONFIG as MOSS
 from tests.agents.small_moss import data
-from tests.helpers import SPEC, quick_compilation, same, transitions
+from tests.helpers import SPEC, cached, quick_compilation, same, transitions
 
 quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
 
@@ -35,12 +35,12 @@ def with_(**changes):
     return dataclasses.replace(CONFIG, **changes)
 
 
-@functools.cache
+@cached
 def agent(config):
     return timrl.make(config, SPEC)
 
 
-@functools.cache
+@cached
 def updated(config):
     """After two epochs: in the first SAC waits for what beliefs come from."""
     state, update = jax.jit(agent(config).init)(jax.random.key(0)), jax.jit(agent(config).update)

@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 import zlib
 
 import h5py
@@ -10,7 +9,7 @@ import pytest
 
 from metarl_jax.data import offline, offline_file
 from metarl_jax.errors import ConfigurationError
-from tests.helpers import same, spec
+from tests.helpers import cached, same, spec
 
 CHECKPOINTS = (100, 200, 300)
 HORIZON = 4
@@ -34,7 +33,7 @@ LEVELS = np.array([[0.0, 5.0, 9.0], [9.0, 0.0, 4.0], [1.0, 2.0, 9.0]])
 """Reward per step of each task and checkpoint: the second task's first is its best."""
 
 
-@functools.cache
+@cached
 def data() -> offline.OfflineData:
     """Three tasks; the observation counts the stored transitions of a task, and padding would be 99."""
     rng = np.random.default_rng(0)

@@ -10,7 +10,7 @@ import numpy as np
 from metarl_jax.data.replay import Vectors
 from metarl_jax.data.statistics import Scale
 from metarl_jax.learners import gmm_vae
-from tests.helpers import transitions
+from tests.helpers import cached, transitions
 
 K, D = 3, 2
 SPEC = gmm_vae.Spec(obs_size=2, action_size=1)
@@ -47,7 +47,7 @@ def with_(**changes):
 init = jax.jit(lambda key: gmm_vae.init(key, CONFIG, SPEC))
 
 
-@functools.cache
+@cached
 def initial():
     """Parameters with large enough heads that beliefs differ visibly."""
     state = init(jax.random.key(0))
@@ -67,7 +67,7 @@ def loss(*args):
     return gradients(*args)[0]
 
 
-@functools.cache
+@cached
 def beliefs():
     return jax.tree.map(np.asarray, infer(initial().encoder, WINDOWS))
 

@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +7,7 @@ import pytest
 
 from metarl_jax.distributions import tanh_normal_sample
 from metarl_jax.learners import brac
-from tests.helpers import avals, finite, quick_compilation
+from tests.helpers import avals, cached, finite, quick_compilation
 
 quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
 
@@ -26,7 +25,7 @@ def batch(seed=0, terminated=False) -> brac.Batch:
     return brac.Batch(obs, latent, action, action[:, 0], next_obs, jnp.full(NUM, terminated))
 
 
-@functools.cache
+@cached
 def initial():
     return jax.jit(lambda: brac.init(jax.random.key(0), CONFIG, SPEC))()
 

@@ -1,5 +1,3 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +5,7 @@ import pytest
 
 from metarl_jax.learners import club, context_encoder, transition_decoder
 from metarl_jax.learners.context_encoder import Context
-from tests.helpers import quick_compilation, same
+from tests.helpers import cached, quick_compilation, same
 
 quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
 
@@ -25,7 +23,7 @@ def context(key, rows=4, num=32) -> Context:
     return Context(obs, action, sign * action[..., 0], next_obs)
 
 
-@functools.cache
+@cached
 def trained():
     def step(state, key):
         return context_encoder.train_step(state, context(key), TASK, CONFIG)

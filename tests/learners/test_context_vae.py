@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ from metarl_jax.distributions import categorical_kl, normal_kl
 from metarl_jax.learners import context_vae, decoding
 from metarl_jax.losses.elbo import separated_prior
 from metarl_jax.networks.mixture import Evidence, Mixture
-from tests.helpers import avals, quick_compilation, same, transitions
+from tests.helpers import avals, cached, quick_compilation, same, transitions
 from tests.learners.small_vae import LENGTH, NUM, SCALE, SPEC, VALID, WINDOWS, D, K, softmax
 
 quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
@@ -27,7 +26,7 @@ CONFIG = context_vae.Config(
 )
 
 
-@functools.cache
+@cached
 def initial():
     return jax.jit(lambda key: context_vae.init(key, CONFIG, SPEC))(jax.random.key(0))
 

@@ -1,11 +1,9 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from metarl_jax.learners import gan
-from tests.helpers import same
+from tests.helpers import cached, same
 
 CONFIG = gan.Config(generator_sizes=(64, 64), discriminator_sizes=(64, 64))
 SPEC = gan.Spec(obs_size=1, action_size=2, latent_size=1)
@@ -28,7 +26,7 @@ def entropies(generator, key, n=1024):
     return gan.entropy(generator, CONFIG, SPEC, jnp.zeros((2, n, 1)), latent, key)
 
 
-@functools.cache
+@cached
 def trained():
     """The state after training, and the entropies and metrics along it."""
 

@@ -1,5 +1,3 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +5,7 @@ import pytest
 
 from metarl_jax.learners import mine
 from metarl_jax.losses.mine import donsker_varadhan
+from tests import helpers
 
 CONFIG = mine.Config(hidden_sizes=(32, 32), learning_rate=3e-3)
 SPEC = mine.Spec(x_size=2, y_size=1)
@@ -18,7 +17,7 @@ def pairs(key, correlation, n=512) -> mine.Batch:
     return mine.Batch(x, (correlation * x + jnp.sqrt(1 - correlation**2) * noise)[:, :1])
 
 
-@functools.cache
+@helpers.cached
 def trained(correlation):
     def step(state, key):
         key_pairs, key_train = jax.random.split(key)

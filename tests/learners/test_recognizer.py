@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +6,7 @@ import numpy as np
 import pytest
 
 from metarl_jax.learners import recognizer
-from tests.helpers import quick_compilation, same, transitions
+from tests.helpers import cached, quick_compilation, same, transitions
 from tests.learners.small_vae import LENGTH, NUM, SCALE, VALID, WINDOWS
 
 quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
@@ -18,7 +17,7 @@ CONFIG = recognizer.Config(
 SPEC = recognizer.Spec(2, 1, 3)
 
 
-@functools.cache
+@cached
 def initial():
     return jax.jit(lambda key: recognizer.init(key, CONFIG, SPEC))(jax.random.key(0))
 

@@ -1,7 +1,5 @@
 """The model of rewards on a family whose rewards are known: -|speed - asked for|."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +7,7 @@ import pytest
 
 from metarl_jax.data.replay import Vectors
 from metarl_jax.learners import reward_model
-from tests.helpers import finite, quick_compilation, same
+from tests.helpers import cached, finite, quick_compilation, same
 
 quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
 
@@ -31,7 +29,7 @@ def batch(key, low: float, high: float, num: int = 256) -> reward_model.Batch:
 step = jax.jit(lambda state, key: reward_model.train_step(state, batch(key, 2.0, 4.0), CONFIG))
 
 
-@functools.cache
+@cached
 def trained():
     state = reward_model.init(jax.random.key(0), CONFIG, SPEC)
     many = jax.jit(lambda s, keys: jax.lax.scan(step, s, keys))

@@ -9,7 +9,7 @@ import pytest
 from metarl_jax.distributions import tanh_normal_sample
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.learners import sac
-from tests.helpers import avals, finite, quick_compilation, same
+from tests.helpers import avals, cached, finite, quick_compilation, same
 
 quick = pytest.fixture(autouse=True, scope="module")(quick_compilation)
 
@@ -47,7 +47,7 @@ def batch(seed=0, terminated=False, reward=None) -> sac.Batch:
     )
 
 
-@functools.cache
+@cached
 def initial(config=CONFIG):
     return jax.jit(lambda: sac.init(jax.random.key(0), config, SPEC))()
 
@@ -173,7 +173,7 @@ def target_action(belief):
     return 0.6 * jnp.tanh(belief[..., 0])
 
 
-@functools.cache
+@cached
 def trained():
     """Eight seeds at once. Lanes 0, 1: a constant reward, never terminal; 2, 3: always; 4..7: a contextual bandit."""
 

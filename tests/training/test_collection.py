@@ -1,5 +1,3 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,7 +36,7 @@ def stacked(env, conditioned=False):
     return jax.tree.map(lambda x: x[None] if conditioned else x[:, None], env.train_tasks)
 
 
-@functools.cache
+@helpers.cached
 def collected():
     """Two agents, one per task of the probe `context`, before and after some epochs."""
     env = probes.context()

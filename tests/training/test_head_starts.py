@@ -1,7 +1,5 @@
 """Training episodes that begin part of the way to what their task asks for."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +30,7 @@ def environment():
     return env._replace(reset_ahead=reset_ahead)
 
 
-@functools.cache
+@helpers.cached
 def one_epoch():
     config = trainer.Config(num_envs=5, replay_rows=40, head_starts=0.4, initial_episodes=10)
     made = trainer.make(environment(), AGENT, config)

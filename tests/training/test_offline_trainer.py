@@ -1,5 +1,3 @@
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,7 +43,7 @@ def learning_agent():
     return counting_agent()._replace(parts={"learning": learn}, recall=recall)
 
 
-@functools.cache
+@helpers.cached
 def made(seeds):
     """A trainer, its jitted functions, and the list that counts Python's entries into `env.step`."""
     entries = []

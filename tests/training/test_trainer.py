@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +16,7 @@ CONFIG = trainer.Config(num_envs=3, replay_rows=8, eval_lanes=1)
 AGENT = counting_agent()
 
 
-@functools.cache
+@helpers.cached
 def made(seeds):
     """A trainer, its jitted functions, and the list that counts Python's entries into `env.step`."""
     entries = []
@@ -26,7 +25,7 @@ def made(seeds):
     return t, jax.jit(t.init), jax.jit(t.epoch), jax.jit(t.evaluate), entries
 
 
-@functools.cache
+@helpers.cached
 def two_epochs(seeds):
     """The states before, between and after two epochs, and the last metrics."""
     _, init, epoch, _, _ = made(seeds)
