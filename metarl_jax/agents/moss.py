@@ -13,7 +13,7 @@ from metarl_jax.data import statistics
 from metarl_jax.data.replay import Replay, unscaled
 from metarl_jax.data.statistics import Scale
 from metarl_jax.errors import ConfigurationError
-from metarl_jax.learners import decoding, gmm_vae, reward_model, sac
+from metarl_jax.learners import base_tasks, decoding, gmm_vae, reward_model, sac
 from metarl_jax.learners.gmm_vae import Config as VAEConfig
 from metarl_jax.networks.mixture import Mixture
 from metarl_jax.types import Agent, Changes, EnvSpec, Metrics, Transition
@@ -50,6 +50,8 @@ class State(NamedTuple):
     task_scale: Scale
     """Of what critics alone are told."""
     reward_model: reward_model.State | None
+    base_tasks: base_tasks.BaseTasks | None
+    """What components are taught, where no labels do."""
     num_epochs: Int[Array, ""]
     """Epochs of learning so far."""
 
@@ -88,13 +90,23 @@ def validate(config: Config, spec: EnvSpec) -> None:
         raise ConfigurationError(
             f"the contrastive loss needs one task per episode, unlike {spec.name}: use --vae.contrastive_weight=0"
         )
-    if config.vae.base_task_weight and len(spec.families) == 1:
+    if config.vae.base_tasks not in gmm_vae.TEACHERS:
+        raise ConfigurationError(f"unknown base_tasks {config.vae.base_tasks!r}: choose {', '.join(gmm_vae.TEACHERS)}")
+    if not config.vae.base_task_weight:
+        if config.vae.base_tasks == "rewards":
+            raise ConfigurationError(
+                "base tasks found in rewards are taught to components: use --vae.base_task_weight=0.1"
+            )
+        return
+    if len(spec.families) == 1:
         raise ConfigurationError(f"{spec.name} has one base task, nothing to tell apart: use --vae.base_task_weight=0")
-    if config.vae.base_task_weight and config.vae.num_components < len(spec.families):
+    if config.vae.num_components < len(spec.families):
         raise ConfigurationError(
             f"{len(spec.families)} base tasks ({', '.join(spec.families)}) need --vae.num_components >= "
             f"{len(spec.families)} to have one each, got {config.vae.num_components}"
         )
+    if config.vae.base_tasks == "rewards" and not spec.stationary:
+        raise ConfigurationError(f"base tasks are found where an episode has one task, unlike {spec.name}: use labels")
 
 
 def make(config: Config, spec: EnvSpec, values: Values | None = None) -> Agent:
@@ -113,6 +125,7 @@ def make(config: Config, spec: EnvSpec, values: Values | None = None) -> Agent:
     vae_spec = gmm_vae.Spec(spec.obs_size, spec.action_size)
     sac_spec = control.sac_spec(config, spec, belief_size(config, spec))._replace(obs_size=own_obs_size)
     imagined = imagination.make(config, spec, own_obs_size)
+    finds = bool(config.vae.base_task_weight) and config.vae.base_tasks == "rewards"
 
     def init(key: PRNGKeyArray) -> State:
         key_vae, key_sac, key_model = jax.random.split(key, 3)
@@ -122,6 +135,7 @@ def make(config: Config, spec: EnvSpec, values: Values | None = None) -> Agent:
             acting_encoder=jax.tree.map(jnp.copy, vae.encoder),  # a copy, so that all can be donated
             scale=unscaled(spec.obs_size, spec.action_size),
             reward_model=imagined.init(key_model),
+            base_tasks=base_tasks.init(config.vae.num_components, spec.task_size) if finds else None,
             num_epochs=jnp.zeros((), jnp.int32),
             **control.init(key_sac, config, sac_spec)._asdict(),
         )
@@ -203,6 +217,20 @@ def make(config: Config, spec: EnvSpec, values: Values | None = None) -> Agent:
         waits = not oracle and inference.learns(config)
         return control.epoch(config, sac_spec, state, acting, lambda s, k: make_pool(s, replay, k), waits, key)
 
-    learn_inference = {"inference": inference.part(config, config.vae, vae_spec, gmm_vae.train_step)}
-    parts = {"control": learn_control, **({} if oracle else learn_inference), **imagined.parts}
+    def learn_inference(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[Changes, Metrics]:
+        """An epoch's VAE updates, of components that are taught what tasks pay for."""
+
+        def look(known: base_tasks.BaseTasks) -> base_tasks.BaseTasks:
+            return base_tasks.find(known, replay, jax.random.fold_in(key, 1), config.vae.gross_reward)
+
+        found = jax.lax.cond(state.num_epochs % base_tasks.EVERY == 0, look, lambda known: known, state.base_tasks)
+
+        def train_step(vae, windows, *rest):
+            return gmm_vae.train_step(vae, windows, *rest, base_task=found.of(windows))
+
+        changes, metrics = inference.part(config, config.vae, vae_spec, train_step)(state, replay, key)
+        return changes | {"base_tasks": found}, metrics
+
+    learn_vae = learn_inference if finds else inference.part(config, config.vae, vae_spec, gmm_vae.train_step)
+    parts = {"control": learn_control, **({} if oracle else {"inference": learn_vae}), **imagined.parts}
     return Agent(init, begin, act, observe, parts, describe, gross_reward=imagined.gross_reward)

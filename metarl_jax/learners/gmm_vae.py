@@ -18,6 +18,8 @@ from metarl_jax.losses.recognition import cross_entropy
 from metarl_jax.networks.mixture import Mixture, RecurrentMixtureEncoder, most_likely
 from metarl_jax.types import Metrics, Transition
 
+TEACHERS = ("labels", "rewards")
+"""Values of `Config.base_tasks`."""
 KNOWN = 100.0
 """Logit of a component that is given; the others have 0, and a probability that float32 cannot tell from 0."""
 
@@ -36,6 +38,9 @@ class Config(decoding.Config):
     """Weight of the cross-entropy of q(y) with the base task of a step, which training knows: component k comes to
     stand for the k-th base task, and those beyond the last are not used (an option of CEMRL's code). q(y) is that of
     what is decoded: of the history before the step, unless `decode` is `self`. 0: the paper's, without labels."""
+    base_tasks: str = "labels"
+    """Where those base tasks are known from. `labels`: the benchmark; `rewards`: found without labels, as what tasks of
+    the replay pay for (see `learners.base_tasks`), component by component in the order in which they are found."""
     use_global_prior: bool = False
     """Prior N(0, I) and uniform at every step, instead of the previous step's posterior."""
     use_separated_prior: bool = False
@@ -156,10 +161,11 @@ def _contrast(config: Config, windows: Transition, after: Mixture, key: PRNGKeyA
     return infonce(mean[first, lane], mean[second, lane], same_task, config.contrastive_temperature)
 
 
-def _base_task_error(windows: Transition, q: Mixture) -> Float[Array, ""]:
-    """Mean cross-entropy of q(y) with the base tasks of valid steps, in nats."""
-    errors = cross_entropy(q.logits, jax.nn.one_hot(windows.task.family, q.logits.shape[-1]))
-    return jnp.sum(windows.valid * errors) / jnp.maximum(jnp.sum(windows.valid), 1.0)
+def _base_task_error(base_task: Int[Array, "T N"], valid: Bool[Array, "T N"], q: Mixture) -> Float[Array, ""]:
+    """Mean cross-entropy of q(y) with the base tasks, in nats, of valid steps where these are known (not -1)."""
+    errors = cross_entropy(q.logits, jax.nn.one_hot(base_task, q.logits.shape[-1]))
+    known = valid & (base_task >= 0)
+    return jnp.sum(known * errors) / jnp.maximum(jnp.sum(known), 1.0)
 
 
 def loss(
@@ -171,11 +177,13 @@ def loss(
     key: PRNGKeyArray,
     siblings: Transition | None = None,
     component: Int[Array, "T N"] | None = None,
+    base_task: Int[Array, "T N"] | None = None,
 ) -> tuple[Float[Array, ""], Metrics]:
     """-ELBO + InfoNCE + cross-entropy of windows [T, N, ...], averaged over valid steps; params = (encoder, decoder).
 
     `siblings` [T, N, ...] are other episodes of the same tasks, to decode if `decode` is `task`. `component` says
-    which component must explain each step, where something else than the encoder knows (TIMRL).
+    which component must explain each step, where something else than the encoder knows (TIMRL). `base_task` replaces
+    the labels of base tasks; -1 is one that is not known.
     """
     encoder, decoder = params
     key_decode, key_contrast = jax.random.split(key)
@@ -193,7 +201,8 @@ def loss(
         metrics["contrastive_loss"] = _contrast(config, windows, beliefs.after, key_contrast)
         total += config.contrastive_weight * metrics["contrastive_loss"]
     if config.base_task_weight:
-        metrics["base_task_loss"] = _base_task_error(windows, q)
+        labels = windows.task.family if base_task is None else base_task
+        metrics["base_task_loss"] = _base_task_error(labels, windows.valid, q)
         total += config.base_task_weight * metrics["base_task_loss"]
     return total, metrics | {"vae_loss": total}
 
@@ -207,10 +216,13 @@ def train_step(
     scale: Scale,
     siblings: Transition | None = None,
     component: Int[Array, "T N"] | None = None,
+    base_task: Int[Array, "T N"] | None = None,
 ) -> tuple[State, Metrics]:
-    """One Adam step on windows [T, N, ...]; see `loss` for `siblings` and `component`."""
+    """One Adam step on windows [T, N, ...]; see `loss` for `siblings`, `component` and `base_task`."""
     params = (state.encoder, state.decoder)
-    grads, metrics = jax.grad(loss, has_aux=True)(params, config, spec, scale, windows, key, siblings, component)
+    grads, metrics = jax.grad(loss, has_aux=True)(
+        params, config, spec, scale, windows, key, siblings, component, base_task
+    )
     updates, opt = decoding.optimizer(config).update(grads, state.opt, params)
     encoder, decoder = optax.apply_updates(params, updates)
     return State(encoder, decoder, opt), metrics
