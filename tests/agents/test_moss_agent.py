@@ -271,6 +271,37 @@ def test_each_base_task_needs_a_component():
         moss.validate(with_vae(base_task_weight=1.0), SPEC._replace(families=("terminates",)))
 
 
+@pytest.mark.parametrize(
+    ("vae", "spec", "message"),
+    [
+        ({"base_tasks": "guesses"}, SPEC, "unknown base_tasks 'guesses': choose labels, rewards"),
+        ({"base_task_weight": 0.0}, SPEC, "use --vae.base_task_weight=0.1"),
+        ({"contrastive_weight": 0.0}, SPEC._replace(stationary=False), "one task, unlike known: use labels"),
+    ],
+)
+def test_base_tasks_that_cannot_be_found(vae, spec, message):
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        moss.validate(with_vae(**{"base_tasks": "rewards", "base_task_weight": 0.1} | vae), spec)
+    assert "\n" not in str(caught.value)
+
+
+def test_components_are_taught_what_tasks_pay_for():
+    """Labels are used to tell tasks apart, never as base tasks: other numbers for families change nothing."""
+    config = with_vae(base_tasks="rewards", base_task_weight=1.0, contrastive_weight=0.0)
+    update = jax.jit(agent(config).update)
+    state, metrics = update(initial(config), data(), jax.random.key(1))
+    assert metrics["base_task_loss"] > 0.0 and finite(state)
+    found = state.base_tasks.coordinates
+    assert found.shape == (config.vae.num_components, 2) and (found >= 0).all() and (found < SPEC.obs_size).all()
+    family = data().data.task.family
+    renamed = data()._replace(data=data().data._replace(task=data().data.task._replace(family=1 - family)))
+    other, _ = update(initial(config), renamed, jax.random.key(1))
+    assert same(other.vae, state.vae)
+    assert initial(CONFIG).base_tasks is None
+    later, _ = update(state, data(), jax.random.key(2))  # one look serves many epochs
+    assert same(later.base_tasks, state.base_tasks)
+
+
 def test_scale_starts_as_the_identity():
     assert isinstance(initial(CONFIG).scale, Scale)
     np.testing.assert_array_equal(initial(CONFIG).belief_scale.std, 1.0)

@@ -170,6 +170,24 @@ def test_labels_make_components_base_tasks():
     np.testing.assert_array_equal(np.argmax(q.logits, -1)[known], WINDOWS.task.family[known])
 
 
+def test_base_tasks_may_be_told():
+    """In place of the labels; a step whose base task is not known does not count."""
+    config = with_(base_task_weight=1.0)
+
+    def error(**told):
+        return gmm_vae.loss(params(), config, SPEC, SCALE, WINDOWS, jax.random.key(0), **told)[1]["base_task_loss"]
+
+    family = WINDOWS.task.family
+    np.testing.assert_allclose(error(base_task=family), error(), rtol=1e-6)
+    assert abs(error(base_task=(family + 1) % K) - error()) > 1e-3
+    first = jnp.arange(NUM) == 0
+    log_probs = jax.nn.log_softmax(infer(params()[0], WINDOWS).before.logits)
+    own = -jnp.take_along_axis(log_probs, family[..., None], -1)[..., 0]
+    expected = jnp.mean(own[:, 0], where=WINDOWS.valid[:, 0])
+    np.testing.assert_allclose(error(base_task=jnp.where(first, family, -1)), expected, rtol=1e-5)
+    assert error(base_task=jnp.full_like(family, -1)) == 0.0
+
+
 def test_one_task_has_nothing_to_contrast():
     alone = WINDOWS._replace(task=jax.tree.map(jnp.zeros_like, WINDOWS.task))
     _, metrics = loss(params(), alone, jax.random.key(0), OPTIONS)
