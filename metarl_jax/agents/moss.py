@@ -225,8 +225,9 @@ def make(config: Config, spec: EnvSpec, values: Values | None = None) -> Agent:
 
         found = jax.lax.cond(state.num_epochs % base_tasks.EVERY == 0, look, lambda known: known, state.base_tasks)
 
-        def train_step(vae, windows, *rest):
-            return gmm_vae.train_step(vae, windows, *rest, base_task=found.of(windows))
+        def train_step(vae, windows, key, vae_config, spec, scale, siblings):
+            base_task = found.of(windows)
+            return gmm_vae.train_step(vae, windows, key, vae_config, spec, scale, siblings, base_task=base_task)
 
         changes, metrics = inference.part(config, config.vae, vae_spec, train_step)(state, replay, key)
         return changes | {"base_tasks": found}, metrics

@@ -142,5 +142,5 @@ def find(known: BaseTasks, replay: Replay, key: PRNGKeyArray, gross_reward: bool
         return x.reshape(-1, *x.shape[2:])[order].swapaxes(0, 1)
 
     pay = vectors(rows).gross_reward if gross_reward else rows.reward
-    coordinates, base_task = explain(*(mixed(x) for x in (rows.next_obs, pay, rows.valid)), known.coordinates)
+    coordinates, base_task = explain(mixed(rows.next_obs), mixed(pay), mixed(rows.valid), known.coordinates)
     return BaseTasks(coordinates, tasks.task.family[0], tasks.task.spec[0], base_task)
