@@ -13,8 +13,8 @@ from experiments.arms import Arm, Comparison, mixture
 class Config(arms.Config):
     """The paper's four ablations, and the oracle as the upper line.
 
-    And imagined tasks and head starts, where `fast` has them, and a mixture that is taught base tasks, where there are
-    several.
+    And imagined tasks and head starts, where `fast` has them, and, where there are several base tasks, mixtures that
+    are taught them, by labels or by what tasks pay for.
     """
 
     env: str = "cheetah_vel_ood"
@@ -33,6 +33,8 @@ def comparison(env: str) -> Comparison:
     spec = setup.spec_of("fast", env, ())
     num = len(spec.families)
     taught = Arm("moss", (f"--vae.num_components={num}", "--vae.elbo_steps=16", "--vae.base_task_weight=0.1"))
+    found = Arm("moss", (*taught.flags, "--vae.base_tasks=rewards"))
+    mixtures = {"a Gaussian per base task, taught": taught, "a Gaussian per base task, found": found}
     return Comparison(
         "MoSS and what its parts are worth",
         env,
@@ -41,7 +43,7 @@ def comparison(env: str) -> Comparison:
             **{f"without {what}": Arm("moss", (f"--{field}=0",)) for what, field in extras.items()},
             "trajectory-level inference": Arm("moss", ("--online_inference=False",)),
             "four Gaussians": mixture(4),
-            **({"a Gaussian per base task, taught": taught} if num > 1 else {}),
+            **(mixtures if num > 1 else {}),
             "one Gaussian of their size": Arm("moss", (f"--vae.latent_size={4 * size}",)),
             **({"contrastive loss": Arm("moss", ("--vae.contrastive_weight=0.1",))} if spec.stationary else {}),
             "posterior sample": Arm("moss", ("--belief=sample",)),

@@ -8,9 +8,11 @@ def test_the_contrastive_loss_is_ablated_where_tasks_stay():
 
 
 def test_a_mixture_is_taught_base_tasks_where_there_are_several():
-    taught = "a Gaussian per base task, taught"
-    assert "--vae.num_components=3" in ablations.comparison("ant_multitask").arms[taught].flags
-    assert taught not in ablations.comparison("cheetah_vel_ood").arms
+    for taught, teacher in (("taught", None), ("found", "--vae.base_tasks=rewards")):
+        arm = f"a Gaussian per base task, {taught}"
+        flags = ablations.comparison("ant_multitask").arms[arm].flags
+        assert "--vae.num_components=3" in flags and (teacher is None or teacher in flags)
+        assert arm not in ablations.comparison("cheetah_vel_ood").arms
 
 
 def test_what_fast_adds_is_ablated_where_it_does():
