@@ -30,12 +30,21 @@ def checksum(state: Any) -> int:
 def structure(state: Any) -> list[str]:
     """One line per leaf, sorted: its path, dtype and shape, as the storage has them (random keys as their data)."""
 
-    def line(path: Any, leaf: Any) -> str:
+    def line(path: str, leaf: Any) -> str:
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.eval_shape(jax.random.key_data, leaf)
-        return f"{jax.tree_util.keystr(path, simple=True, separator='.')} {leaf.dtype}{list(leaf.shape)}"
+        return f"{path} {leaf.dtype}{list(leaf.shape)}"
 
-    return sorted(line(path, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state))
+    return sorted(line(path, leaf) for path, leaf in _by_path(state).items())
+
+
+def _path(keys: Any) -> str:
+    """The same for a field, a key of a dictionary and a place in a list: the storage makes dictionaries of all."""
+    return jax.tree_util.keystr(keys, simple=True, separator=".")
+
+
+def _by_path(state: Any) -> dict[str, Any]:
+    return {_path(keys): leaf for keys, leaf in jax.tree_util.tree_leaves_with_path(state)}
 
 
 def _stored(state: Any) -> Any:
@@ -94,20 +103,22 @@ class Checkpoints:
         """
         whole = jax.tree.map(_on_device, template)
         template = _stored(whole)
+        wanted = _by_path(template)
         damaged: list[int] = []
         problem = ""
         for epoch in sorted(self._manager.all_steps(), reverse=True):
             try:
+                # By the stored tree: another version's may have fields that hold nothing, or lack them.
+                item = jax.tree_util.tree_map_with_path(lambda keys, _: wanted[_path(keys)], self._metadata(epoch))
                 with _quiet():
                     found = self._manager.restore(
                         epoch,
-                        args=ocp.args.Composite(state=ocp.args.StandardRestore(template), info=ocp.args.JsonRestore()),
+                        args=ocp.args.Composite(state=ocp.args.StandardRestore(item), info=ocp.args.JsonRestore()),
                     )
-                if structure(found.state) != structure(
-                    template
-                ):  # the storage takes a wanted leaf that it lacks for None
+                if structure(found.state) != structure(template):  # what the storage lacks it takes for None
                     raise ValueError("it holds other things")
-                if checksum(found.state) != found.info["checksum"]:
+                state = _rebuilt(whole, _by_path(found.state))
+                if checksum(state) != found.info["checksum"]:
                     raise ValueError("checksum does not match")
             except Exception as error:
                 self._check_structure(epoch, template)
@@ -118,16 +129,20 @@ class Checkpoints:
             if discard:
                 for newer in damaged:
                     self._manager.delete(newer)
-            return jax.tree.map(_filled, whole, found.state), found.info
+            return state, found.info
         if damaged:
             raise ConfigurationError(f"no checkpoint in {self.directory} can be restored: {problem}")
         return None
 
+    def _metadata(self, epoch: int) -> Any:
+        """What the storage says that a checkpoint's state is, as dictionaries and lists."""
+        with _quiet():
+            return ocp.StandardCheckpointHandler().metadata(self.directory / str(epoch) / "state").tree
+
     def _check_structure(self, epoch: int, template: Any) -> None:
         """Raise `ConfigurationError` for a checkpoint that holds other things; say nothing of a damaged one."""
         try:
-            with _quiet():
-                stored = structure(ocp.StandardCheckpointHandler().metadata(self.directory / str(epoch) / "state").tree)
+            stored = structure(self._metadata(epoch))
         except Exception:
             return
         wanted = structure(template)
@@ -153,14 +168,17 @@ class Checkpoints:
 
 def _keys_in(template: Any) -> set[str]:
     """Paths of its random keys, as `structure` writes them."""
-    leaves = jax.tree_util.tree_leaves_with_path(template)
-    keys = [path for path, leaf in leaves if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
-    return {jax.tree_util.keystr(path, simple=True, separator=".") for path in keys}
+    leaves = _by_path(template)
+    return {path for path, leaf in leaves.items() if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)}
 
 
-def _filled(leaf: jax.ShapeDtypeStruct, stored: Any) -> Any:
-    """What was stored of a leaf, or the leaf itself if it holds nothing."""
-    return jnp.zeros(leaf.shape, leaf.dtype) if stored is None else stored
+def _rebuilt(template: Any, stored: dict[str, Any]) -> Any:
+    """The state that `stored` has the leaves of, but for those that hold nothing."""
+
+    def leaf(keys: Any, wanted: jax.ShapeDtypeStruct) -> Any:
+        return stored[_path(keys)] if wanted.size else jnp.zeros(wanted.shape, wanted.dtype)
+
+    return jax.tree_util.tree_map_with_path(leaf, template)
 
 
 def _on_device(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

@@ -2,6 +2,7 @@ import errno
 import os
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 
 from metarl_jax.errors import ConfigurationError
 from metarl_jax.training.checkpoint import Checkpoints, checksum
+from tests.helpers import same
 
 
 def state(value: float):
@@ -143,6 +145,27 @@ def test_what_another_version_wrote_is_not_called_damage(checkpoints):
     with warnings.catch_warnings(action="error"), pytest.raises(ConfigurationError, match="this version") as caught:
         Checkpoints(checkpoints).restore(more)
     assert "only here: task_scale float32[2]" in str(caught.value) and "\n" not in str(caught.value)
+
+
+class Before(NamedTuple):
+    pair: tuple[jax.Array, jax.Array]
+    key: jax.Array
+    gone: None
+
+
+class After(NamedTuple):
+    added: None
+    pair: tuple[jax.Array, jax.Array]
+    key: jax.Array
+
+
+def test_fields_that_hold_nothing_may_come_and_go(tmp_path):
+    """An option that a run does not use costs it nothing, whichever version had it."""
+    old = Before((jnp.arange(3.0), jnp.ones(())), jax.random.key(7), None)
+    store = Checkpoints(tmp_path)
+    store.save(1, old, {"epoch": 1})
+    new, _ = store.restore(jax.eval_shape(lambda: After(None, old.pair, old.key)))
+    assert isinstance(new, After) and new.added is None and same((new.key, new.pair), (old.key, old.pair))
 
 
 def test_checksum_sees_every_leaf():
