@@ -106,7 +106,9 @@ def validate(config: Config, spec: EnvSpec) -> None:
             f"{len(spec.families)} to have one each, got {config.vae.num_components}"
         )
     if config.vae.base_tasks == "rewards" and not spec.stationary:
-        raise ConfigurationError(f"base tasks are found where an episode has one task, unlike {spec.name}: use labels")
+        raise ConfigurationError(
+            f"base tasks are found where an episode has one task, unlike {spec.name}: use --vae.base_tasks=labels"
+        )
 
 
 def make(config: Config, spec: EnvSpec, values: Values | None = None) -> Agent:
@@ -219,9 +221,10 @@ def make(config: Config, spec: EnvSpec, values: Values | None = None) -> Agent:
 
     def learn_inference(state: State, replay: Replay, key: PRNGKeyArray) -> tuple[Changes, Metrics]:
         """An epoch's VAE updates, of components that are taught what tasks pay for."""
+        key, key_look = jax.random.split(key)
 
         def look(known: base_tasks.BaseTasks) -> base_tasks.BaseTasks:
-            return base_tasks.find(known, replay, jax.random.fold_in(key, 1), config.vae.gross_reward)
+            return base_tasks.find(known, replay, key_look, config.vae.gross_reward)
 
         found = jax.lax.cond(state.num_epochs % base_tasks.EVERY == 0, look, lambda known: known, state.base_tasks)
 

@@ -115,6 +115,8 @@ def validate(config: Config, spec: EnvSpec) -> None:
         )
     if config.vae.contrastive_weight:
         raise ConfigurationError("TIMRL has no contrastive loss: use --vae.contrastive_weight=0")
+    if config.vae.base_tasks != "labels":
+        raise ConfigurationError("TIMRL's recogniser is taught labels: use --vae.base_tasks=labels")
     if config.vae.base_task_weight:
         raise ConfigurationError("TIMRL's recogniser has the labels, not its VAE: use --vae.base_task_weight=0")
     if not 0.0 <= config.recognizer.dropout < 1.0:

@@ -10,13 +10,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from metarl_jax.data.replay import Replay, sample_siblings, sample_windows, vectors
+from metarl_jax.data.replay import Replay, sample_siblings, vectors
 from metarl_jax.types import Transition
 
 EVERY = 10
-"""Epochs from one look at the replay to the next."""
+"""Epochs from one look at the replay to the next (where seeds are vmapped, all of them look at every epoch)."""
 NUM_TASKS, NUM_EPISODES, NUM_STEPS = 128, 16, 32
 """Tasks looked at, stored episodes of each (a draw may repeat one), and consecutive steps of each of these."""
+NUM_ROWS = 1024
+"""Stored episodes among whose tasks those are, each once before any is again."""
+CLEAR = 0.5
+"""A task is of a base task if that leaves less than this share of its rewards' variance."""
 FLOOR = 0.01
 """Shares of the variance that are left over and below this are as good as none."""
 
@@ -31,7 +35,7 @@ class BaseTasks(NamedTuple):
     base_task: Int[Array, " A"]
 
     def of(self, windows: Transition) -> Int[Array, "T N"]:
-        """Base tasks of windows [T, N, ...] of one task each; -1 where a task was not looked at."""
+        """Base tasks of windows [T, N, ...] of one task each; -1 where what a task pays for is not known."""
         task = windows.task
         same = (task.family[0][:, None] == self.family) & jnp.all(task.spec[0][:, None] == self.spec, -1)
         found = jnp.where(jnp.any(same, -1), self.base_task[jnp.argmax(same, -1)], -1)
@@ -85,8 +89,8 @@ def choose(cost: Float[Array, "A F"], chosen: Int[Array, " K"]) -> Int[Array, " 
 
 def init(num: int, task_size: int) -> BaseTasks:
     """Nothing is known of any task."""
-    unknown = jnp.full((NUM_TASKS,), -1)
-    return BaseTasks(jnp.full((num, 2), -1), unknown, jnp.zeros((NUM_TASKS, task_size)), jnp.copy(unknown))
+    unknown = jnp.full((NUM_TASKS,), -1, jnp.int32)
+    return BaseTasks(jnp.full((num, 2), -1, jnp.int32), unknown, jnp.zeros((NUM_TASKS, task_size)), jnp.copy(unknown))
 
 
 def explain(
@@ -96,6 +100,8 @@ def explain(
     coordinates: Int[Array, "K 2"],
 ) -> tuple[Int[Array, "K 2"], Int[Array, " A"]]:
     """K coordinates, or pairs, that tasks [A] pay for, each pair in order and a single one twice; and each task's.
+
+    A task's is -1 if none explains what it pays.
 
     Args:
       next_obs: of transitions in random order.
@@ -119,7 +125,19 @@ def explain(
     features = jnp.concatenate([jnp.tile(jnp.arange(size)[:, None], (1, 2)), pairs])
     before = jnp.where(coordinates[:, 0] < 0, -1, size + first.shape[0] + jnp.arange(num))
     chosen = choose(cost, before)
-    return jnp.sort(features[chosen], -1), jnp.argmin(cost[:, chosen], -1)
+    cost = cost[:, chosen]
+    clear = jnp.min(cost, -1) < jnp.log(CLEAR + FLOOR)
+    return jnp.sort(features[chosen], -1), jnp.where(clear, jnp.argmin(cost, -1), -1)
+
+
+def _some_tasks(replay: Replay, key: PRNGKeyArray, steps: int) -> Transition:
+    """The first `steps` of stored episodes [T, A, ...] of as many tasks as there are, or as are looked at."""
+    row = jax.random.randint(key, (NUM_ROWS,), 0, replay.size)
+    family, spec = (x[row, 0] for x in (replay.data.task.family, replay.data.task.spec))
+    same = (family[:, None] == family) & jnp.all(spec[:, None] == spec, -1)
+    again = jnp.any(jnp.tril(same, -1), -1)
+    row = row[jnp.argsort(again)[:NUM_TASKS]]  # stable: False first
+    return jax.tree.map(lambda x: x[row, :steps].swapaxes(0, 1), replay.data)
 
 
 def find(known: BaseTasks, replay: Replay, key: PRNGKeyArray, gross_reward: bool) -> BaseTasks:
@@ -133,7 +151,7 @@ def find(known: BaseTasks, replay: Replay, key: PRNGKeyArray, gross_reward: bool
     """
     key_task, key_episode, key_order = jax.random.split(key, 3)
     steps = min(NUM_STEPS, replay.data.reward.shape[1])
-    tasks = sample_windows(replay, key_task, NUM_TASKS, steps)
+    tasks = _some_tasks(replay, key_task, steps)
     rows = jax.vmap(lambda k: sample_siblings(replay, k, tasks))(jax.random.split(key_episode, NUM_EPISODES))
     order = jax.random.permutation(key_order, NUM_EPISODES * steps)
 

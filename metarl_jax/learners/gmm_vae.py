@@ -40,7 +40,8 @@ class Config(decoding.Config):
     what is decoded: of the history before the step, unless `decode` is `self`. 0: the paper's, without labels."""
     base_tasks: str = "labels"
     """Where those base tasks are known from. `labels`: the benchmark; `rewards`: found without labels, as what tasks of
-    the replay pay for (see `learners.base_tasks`), component by component in the order in which they are found."""
+    the replay pay for (see `learners.base_tasks`). Every component then stands for one, in no order that is known
+    beforehand, so give as many as there are."""
     use_global_prior: bool = False
     """Prior N(0, I) and uniform at every step, instead of the previous step's posterior."""
     use_separated_prior: bool = False
@@ -201,6 +202,8 @@ def loss(
         metrics["contrastive_loss"] = _contrast(config, windows, beliefs.after, key_contrast)
         total += config.contrastive_weight * metrics["contrastive_loss"]
     if config.base_task_weight:
+        if base_task is None and config.base_tasks == "rewards":
+            raise ValueError("base_tasks='rewards' needs base_task: what learners.base_tasks finds of the windows")
         labels = windows.task.family if base_task is None else base_task
         metrics["base_task_loss"] = _base_task_error(labels, windows.valid, q)
         total += config.base_task_weight * metrics["base_task_loss"]

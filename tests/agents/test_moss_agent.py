@@ -276,7 +276,11 @@ def test_each_base_task_needs_a_component():
     [
         ({"base_tasks": "guesses"}, SPEC, "unknown base_tasks 'guesses': choose labels, rewards"),
         ({"base_task_weight": 0.0}, SPEC, "use --vae.base_task_weight=0.1"),
-        ({"contrastive_weight": 0.0}, SPEC._replace(stationary=False), "one task, unlike known: use labels"),
+        (
+            {"contrastive_weight": 0.0},
+            SPEC._replace(stationary=False),
+            "one task, unlike known: use --vae.base_tasks=labels",
+        ),
     ],
 )
 def test_base_tasks_that_cannot_be_found(vae, spec, message):
@@ -288,17 +292,25 @@ def test_base_tasks_that_cannot_be_found(vae, spec, message):
 def test_components_are_taught_what_tasks_pay_for():
     """Labels are used to tell tasks apart, never as base tasks: other numbers for families change nothing."""
     config = with_vae(base_tasks="rewards", base_task_weight=1.0, contrastive_weight=0.0)
+    assert avals(abstract_update(config)[0]) == avals(initial(config))
     update = jax.jit(agent(config).update)
-    state, metrics = update(initial(config), data(), jax.random.key(1))
+    rows = data().data
+    family = jnp.broadcast_to(jnp.arange(8)[:, None] % 2, rows.reward.shape)  # two tasks, one per row
+    task = rows.task._replace(family=family, spec=jnp.ones_like(rows.task.spec))
+    place = jax.random.uniform(jax.random.key(3), rows.next_obs.shape)
+    paid = jnp.where(family == 0, place[..., 0], -place[..., 1])
+    changes = {"next_obs": place, "reward": paid, "gross_reward": paid, "valid": rows.valid | True, "task": task}
+    stored = data()._replace(data=rows._replace(**changes))
+    state, metrics = update(initial(config), stored, jax.random.key(1))
     assert metrics["base_task_loss"] > 0.0 and finite(state)
-    found = state.base_tasks.coordinates
-    assert found.shape == (config.vae.num_components, 2) and (found >= 0).all() and (found < SPEC.obs_size).all()
-    family = data().data.task.family
-    renamed = data()._replace(data=data().data._replace(task=data().data.task._replace(family=1 - family)))
+    found = state.base_tasks.of(jax.tree.map(lambda x: x.swapaxes(0, 1), stored.data))[0]
+    one, other = found[:2].tolist()
+    assert one != other and -1 not in (one, other) and found.tolist() == [one, other] * 4
+    renamed = stored._replace(data=stored.data._replace(task=task._replace(family=1 - family)))
     other, _ = update(initial(config), renamed, jax.random.key(1))
     assert same(other.vae, state.vae)
     assert initial(CONFIG).base_tasks is None
-    later, _ = update(state, data(), jax.random.key(2))  # one look serves many epochs
+    later, _ = update(state, stored, jax.random.key(2))  # one look serves many epochs
     assert same(later.base_tasks, state.base_tasks)
 
 

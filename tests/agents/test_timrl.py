@@ -190,6 +190,7 @@ def test_forms_of_belief():
         (with_(vae=dataclasses.replace(CONFIG.vae, num_components=1)), "2 classes .* need --vae.num_components >= 2"),
         (with_(vae=dataclasses.replace(CONFIG.vae, contrastive_weight=1.0)), "no contrastive loss"),
         (with_(vae=dataclasses.replace(CONFIG.vae, base_task_weight=1.0)), "recogniser has the labels"),
+        (with_(vae=dataclasses.replace(CONFIG.vae, base_tasks="rewards")), "recogniser is taught labels"),
         (with_(forced_accuracy=1.5), r"forced_accuracy must be in \[0, 1\]"),
         (with_(vae=dataclasses.replace(CONFIG.vae, decode_samples=0)), "vae.decode_samples must be >= 1"),
         (with_(vae=dataclasses.replace(CONFIG.vae, elbo_steps=0)), "vae.elbo_steps must be >= 1, or None"),

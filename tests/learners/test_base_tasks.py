@@ -63,7 +63,7 @@ def test_features_cover_all_tasks():
     np.testing.assert_array_equal(base_tasks.choose(cost, jnp.array([-1, -1])), [0, 2])
     np.testing.assert_array_equal(base_tasks.choose(cost, jnp.array([2, 0])), [2, 0])  # places keep their meaning
     np.testing.assert_array_equal(base_tasks.choose(cost, jnp.array([1, 0])), [2, 0])
-    assert base_tasks.choose(cost, jnp.array([-1]))[0] in (0, 3)
+    assert base_tasks.choose(cost, jnp.array([-1]))[0] == 0
 
 
 def test_tasks_are_told_apart_by_what_they_pay_for():
@@ -72,6 +72,16 @@ def test_tasks_are_told_apart_by_what_they_pay_for():
     own = [tuple(sorted(set(np.asarray(c).tolist()))) for c in coordinates]
     assert sorted(own) == sorted(PAID_FOR)
     assert [own[k] for k in found] == [PAID_FOR[k] for k in base_task]
+
+
+def test_a_task_that_shows_nothing_is_of_no_base_task():
+    """None of its transitions is valid, it pays the same for all, or what it pays for is not observed."""
+    next_obs, paid, _ = tasks_of(0)
+    valid = jnp.ones(paid.shape, bool).at[0].set(False)
+    paid = paid.at[1].set(-1.0).at[2].set(jax.random.normal(jax.random.key(5), (STEPS,)))
+    _, found = explain(next_obs, paid, valid, jnp.full((3, 2), -1))
+    np.testing.assert_array_equal(found[:3], -1)
+    assert (found[3:] >= 0).all()
 
 
 def test_places_keep_their_meaning():

@@ -186,6 +186,9 @@ def test_base_tasks_may_be_told():
     expected = jnp.mean(own[:, 0], where=WINDOWS.valid[:, 0])
     np.testing.assert_allclose(error(base_task=jnp.where(first, family, -1)), expected, rtol=1e-5)
     assert error(base_task=jnp.full_like(family, -1)) == 0.0
+    config = with_(base_task_weight=1.0, base_tasks="rewards")
+    with pytest.raises(ValueError, match="needs base_task"):
+        error()
 
 
 def test_one_task_has_nothing_to_contrast():
