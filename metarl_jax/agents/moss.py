@@ -90,22 +90,24 @@ def validate(config: Config, spec: EnvSpec) -> None:
         raise ConfigurationError(
             f"the contrastive loss needs one task per episode, unlike {spec.name}: use --vae.contrastive_weight=0"
         )
+    finds = config.vae.base_tasks == "rewards"
     if config.vae.base_tasks not in gmm_vae.TEACHERS:
         raise ConfigurationError(f"unknown base_tasks {config.vae.base_tasks!r}: choose {', '.join(gmm_vae.TEACHERS)}")
+    if finds and not config.vae.base_task_weight:
+        raise ConfigurationError(
+            "base tasks found in rewards are to be taught: use --vae.base_task_weight=0.1, or --vae.base_tasks=labels"
+        )
     if not config.vae.base_task_weight:
-        if config.vae.base_tasks == "rewards":
-            raise ConfigurationError(
-                "base tasks found in rewards are taught to components: use --vae.base_task_weight=0.1"
-            )
         return
     if len(spec.families) == 1:
-        raise ConfigurationError(f"{spec.name} has one base task, nothing to tell apart: use --vae.base_task_weight=0")
+        without = "--vae.base_task_weight=0" + (" --vae.base_tasks=labels" if finds else "")
+        raise ConfigurationError(f"{spec.name} has one base task, nothing to tell apart: use {without}")
     if config.vae.num_components < len(spec.families):
         raise ConfigurationError(
             f"{len(spec.families)} base tasks ({', '.join(spec.families)}) need --vae.num_components >= "
             f"{len(spec.families)} to have one each, got {config.vae.num_components}"
         )
-    if config.vae.base_tasks == "rewards" and not spec.stationary:
+    if finds and not spec.stationary:
         raise ConfigurationError(
             f"base tasks are found where an episode has one task, unlike {spec.name}: use --vae.base_tasks=labels"
         )

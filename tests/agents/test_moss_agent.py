@@ -275,7 +275,8 @@ def test_each_base_task_needs_a_component():
     ("vae", "spec", "message"),
     [
         ({"base_tasks": "guesses"}, SPEC, "unknown base_tasks 'guesses': choose labels, rewards"),
-        ({"base_task_weight": 0.0}, SPEC, "use --vae.base_task_weight=0.1"),
+        ({"base_task_weight": 0.0}, SPEC, "use --vae.base_task_weight=0.1, or --vae.base_tasks=labels"),
+        ({}, SPEC._replace(families=("terminates",)), "use --vae.base_task_weight=0 --vae.base_tasks=labels"),
         (
             {"contrastive_weight": 0.0},
             SPEC._replace(stationary=False),
