@@ -7,6 +7,7 @@ actions].
 
 import contextlib
 import functools
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -20,13 +21,16 @@ HORIZON = 6
 
 
 def cached(make):
-    """`functools.cache` whose arrays are values even if the first test to ask for them does so inside a trace."""
+    """`functools.cache` whose arrays are values even if the first test to ask for them does so inside a trace.
+
+    A thread of its own begins outside of all traces.
+    """
 
     @functools.cache
     @functools.wraps(make)
     def made(*args, **kwargs):
-        with jax.ensure_compile_time_eval():
-            return make(*args, **kwargs)
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(make, *args, **kwargs).result()
 
     return made
 

@@ -70,7 +70,7 @@ def test_sac_waits_for_an_encoder_that_learns():
 
 def test_parts_are_independent():
     """Each reads the state before the epoch; what they change has no field in common, and is the whole update."""
-    config = with_(reward_model_updates=2)
+    config = dataclasses.replace(with_vae(base_tasks="rewards", base_task_weight=1.0), reward_model_updates=2)
     before, parts = initial(config), {name: jax.jit(part) for name, part in agent(config).parts.items()}
     keys = jax.random.split(jax.random.key(2), len(parts))
     changes = [part(before, data(), key)[0] for part, key in zip(parts.values(), keys, strict=True)]
