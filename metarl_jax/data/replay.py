@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from metarl_jax.data import statistics
+from metarl_jax.data.segments import same_task
 from metarl_jax.types import Transition
 
 
@@ -123,7 +124,7 @@ def sample_siblings(replay: Replay, key: PRNGKeyArray, windows: Transition, num_
     task, candidate = (
         jax.tree.map(lambda x, r=r: x[r], t) for t, r in ((windows.task, 0), (replay.data.task, (rows, 0)))
     )
-    same = (task.family[:, None] == candidate.family) & jnp.all(task.spec[:, None] == candidate.spec, -1)
+    same = same_task(task, candidate)
     pick = jnp.argmax(same * jax.random.uniform(key_pick, same.shape), -1)
     time = jax.random.randint(key_start, (n,), 0, horizon - length + 1) + jnp.arange(length)[:, None]
     siblings = jax.tree.map(lambda x: x[rows[pick], time], replay.data)

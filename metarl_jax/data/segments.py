@@ -1,10 +1,26 @@
-"""Where histories and tasks begin and end inside a window of transitions [T, N, ...]."""
+"""Where histories and tasks begin and end inside a window of transitions [T, N, ...], and which tasks are the same."""
+
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from metarl_jax.types import Transition
+
+
+class Identity(Protocol):
+    """What tells a task from others."""
+
+    @property
+    def family(self) -> Int[Array, " N"]: ...
+    @property
+    def spec(self) -> Float[Array, "N p"]: ...
+
+
+def same_task(one: Identity, other: Identity) -> Bool[Array, "N M"]:
+    """Which of N tasks is which of M."""
+    return (one.family[:, None] == other.family) & jnp.all(one.spec[:, None] == other.spec, -1)
 
 
 def starts(last: Bool[Array, "T N"]) -> Bool[Array, "T N"]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from metarl_jax.data.replay import Replay, sample_siblings, vectors
+from metarl_jax.data.segments import same_task
 from metarl_jax.types import Transition
 
 EVERY = 10
@@ -36,8 +37,7 @@ class BaseTasks(NamedTuple):
 
     def of(self, windows: Transition) -> Int[Array, "T N"]:
         """Base tasks of windows [T, N, ...] of one task each; -1 where what a task pays for is not known."""
-        task = windows.task
-        same = (task.family[0][:, None] == self.family) & jnp.all(task.spec[0][:, None] == self.spec, -1)
+        same = same_task(jax.tree.map(lambda x: x[0], windows.task), self)
         found = jnp.where(jnp.any(same, -1), self.base_task[jnp.argmax(same, -1)], -1)
         return jnp.broadcast_to(found, windows.reward.shape)
 
@@ -133,9 +133,8 @@ def explain(
 def _some_tasks(replay: Replay, key: PRNGKeyArray, steps: int) -> Transition:
     """The first `steps` of stored episodes [T, A, ...] of as many tasks as there are, or as are looked at."""
     row = jax.random.randint(key, (NUM_ROWS,), 0, replay.size)
-    family, spec = (x[row, 0] for x in (replay.data.task.family, replay.data.task.spec))
-    same = (family[:, None] == family) & jnp.all(spec[:, None] == spec, -1)
-    again = jnp.any(jnp.tril(same, -1), -1)
+    task = jax.tree.map(lambda x: x[row, 0], replay.data.task)
+    again = jnp.any(jnp.tril(same_task(task, task), -1), -1)
     row = row[jnp.argsort(again)[:NUM_TASKS]]  # stable: False first
     return jax.tree.map(lambda x: x[row, :steps].swapaxes(0, 1), replay.data)
 

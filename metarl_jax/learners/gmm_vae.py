@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from metarl_jax.data.segments import starts
+from metarl_jax.data.segments import same_task, starts
 from metarl_jax.data.statistics import Scale
 from metarl_jax.learners import decoding
 from metarl_jax.learners.decoding import Beliefs, Spec, State, context, context_size
@@ -157,9 +157,8 @@ def _contrast(config: Config, windows: Transition, after: Mixture, key: PRNGKeyA
     second = (first + jax.random.randint(jax.random.fold_in(key, 1), (num,), 1, length)) % length
     lane = jnp.arange(num)
     mean = most_likely(after)[0]
-    task = jnp.concatenate([windows.task.family[0][:, None].astype(jnp.float32), windows.task.spec[0]], -1)
-    same_task = jnp.all(task[:, None] == task[None], -1)
-    return infonce(mean[first, lane], mean[second, lane], same_task, config.contrastive_temperature)
+    task = jax.tree.map(lambda x: x[0], windows.task)
+    return infonce(mean[first, lane], mean[second, lane], same_task(task, task), config.contrastive_temperature)
 
 
 def _base_task_error(base_task: Int[Array, "T N"], valid: Bool[Array, "T N"], q: Mixture) -> Float[Array, ""]:
