@@ -63,7 +63,8 @@ def draw(
     drawn = []
     if stationary:
         drawn.append(place("latents"))
-        latents.draw(drawn[-1], np.asarray(evaluation.beliefs)[0, 0], tasks, subtasks, title, method)
+        beliefs, components = (np.asarray(x)[0, 0] for x in (evaluation.beliefs, evaluation.components))
+        latents.draw(drawn[-1], beliefs, components, tasks, subtasks, title, method)
     if response:
         drawn.append(place("response"))
         responses.draw(drawn[-1], response)

@@ -15,6 +15,8 @@ from metarl_jax.analysis.evaluation import HeldOutTasks
 from metarl_jax.errors import ConfigurationError
 
 METHODS = ("pca", "tsne")
+MARKERS = "os^DvPX*<>"
+"""Of components, in their order; more than these begin anew."""
 
 
 def check_method(method: str) -> None:
@@ -36,13 +38,20 @@ def project(beliefs: np.ndarray, method: str = "pca") -> np.ndarray:
 
 
 def draw(
-    path: Path, beliefs: np.ndarray, tasks: HeldOutTasks, subtasks: Sequence[str], title: str = "", method: str = "pca"
+    path: Path,
+    beliefs: np.ndarray,
+    components: np.ndarray,
+    tasks: HeldOutTasks,
+    subtasks: Sequence[str],
+    title: str = "",
+    method: str = "pca",
 ) -> None:
-    """Beliefs at mid and end of an episode, in one projection, coloured by sub-task.
+    """Beliefs at mid and end of an episode, in one projection: colours are sub-tasks, markers components.
 
     Args:
       path: of the image.
       beliefs: [T, N, b] of one episode on every held-out task.
+      components: [T, N, c] responsibilities then; where c is more than 1, the most likely one has a marker of its own.
       tasks: the tasks [N]. Where all are of one sub-task, the colour is their spec: a value, or an angle in the plane.
       subtasks: names, in the order of `tasks.label`.
       title: of the figure.
@@ -54,21 +63,39 @@ def draw(
     figure, axes = figures.new(2)
     axes[1].sharex(axes[0])
     axes[1].sharey(axes[0])
-    for axis, part, when in zip(axes, (points[:count], points[count:]), ("mid", "end"), strict=True):
+    for axis, step, part, when in zip(
+        axes, (length // 2, -1), (points[:count], points[count:]), ("mid", "end"), strict=True
+    ):
         axis.set(title=f"{when} of the episode", xlabel=f"{axis_name} 1", ylabel=f"{axis_name} 2")
         if len(np.unique(tasks.label)) > 1:
-            _by_subtask(axis, part, tasks.label, subtasks)
+            _by_subtask(axis, part, tasks.label, components[step].argmax(-1), subtasks)
         else:
             by_spec(figure, axis, part, tasks.spec, colorbar=when == "end")
+    if len(np.unique(tasks.label)) > 1:
+        _name_markers(axes[-1], components.shape[-1])
     figures.legend(axes[-1])
     figure.suptitle(title)
     figures.save(figure, path)
 
 
-def _by_subtask(axis: Axes, points: np.ndarray, label: np.ndarray, subtasks: Sequence[str]) -> None:
+def _marker(component: int) -> str:
+    return MARKERS[component % len(MARKERS)]
+
+
+def _by_subtask(
+    axis: Axes, points: np.ndarray, label: np.ndarray, component: np.ndarray, subtasks: Sequence[str]
+) -> None:
     present = np.unique(label)
     for i, colour in zip(present, figures.colours(len(present)), strict=True):
-        axis.scatter(points[label == i, 0], points[label == i, 1], color=colour, s=18, label=subtasks[i])
+        axis.plot([], [], "o", color=colour, markersize=4, label=subtasks[i])
+        for k in np.unique(component[label == i]):
+            own = points[(label == i) & (component == k)]
+            axis.scatter(own[:, 0], own[:, 1], color=colour, s=18, marker=_marker(k))
+
+
+def _name_markers(axis: Axes, num_components: int) -> None:
+    for k in range(num_components if num_components > 1 else 0):
+        axis.plot([], [], _marker(k), color="none", markeredgecolor="grey", markersize=4, label=f"component {k + 1}")
 
 
 def by_spec(figure: Figure, axis: Axes, points: np.ndarray, spec: np.ndarray, colorbar: bool) -> None:

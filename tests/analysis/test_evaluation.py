@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from metarl_jax.analysis import evaluation as evaluations
+from metarl_jax.analysis import latents
 from metarl_jax.analysis.curves import Curve, band, curves, draw_groups
 from metarl_jax.analysis.evaluation import HeldOutTasks, Normalizer
 from metarl_jax.analysis.latents import draw, project
@@ -130,5 +131,30 @@ def test_projection_keeps_the_directions_that_vary():
 def test_one_subtask_is_coloured_by_its_spec(tmp_path, width):
     rng = np.random.default_rng(0)
     tasks = HeldOutTasks(np.zeros(9, int), rng.normal(size=(9, width)), np.zeros(9, int))
-    draw(tmp_path / "l.png", rng.normal(size=(20, 9, 5)), tasks, ["goal"])
+    draw(tmp_path / "l.png", rng.normal(size=(20, 9, 5)), np.ones((20, 9, 1)), tasks, ["goal"])
     assert (tmp_path / "l.png").stat().st_size > 10_000
+
+
+def test_a_belief_has_the_colour_of_its_subtask_and_the_marker_of_its_component(tmp_path, monkeypatch):
+    """Four tasks of two sub-tasks; at the episode's end the last one is taken for the other component."""
+    drawn = []
+    monkeypatch.setattr(latents.figures, "save", lambda figure, _: drawn.append(figure))
+    components = np.tile(np.eye(2)[[0, 0, 1, 1]], (4, 1, 1))
+    components[-1, 3] = [0.6, 0.4]
+    beliefs = np.tile(np.arange(8.0).reshape(4, 2), (4, 1, 1))
+    tasks = HeldOutTasks(np.array([0, 0, 1, 1]), np.zeros((4, 1)), np.array([0, 0, 1, 1]))
+    draw(tmp_path / "l.png", beliefs, components, tasks, ["ahead", "jump"])
+    mid, end = drawn[0].axes
+    assert [points.get_offsets().tolist() for points in mid.collections] == [[[0, 1], [2, 3]], [[4, 5], [6, 7]]]
+    assert [points.get_offsets().tolist() for points in end.collections] == [[[0, 1], [2, 3]], [[6, 7]], [[4, 5]]]
+    markers, colours = ([of(points) for points in end.collections] for of in (shape, colour))
+    assert markers[0] == markers[1] != markers[2] and colours[0] != colours[1] == colours[2]
+    assert [text.get_text() for text in end.get_legend().texts] == ["ahead", "jump", "component 1", "component 2"]
+
+
+def shape(points):
+    return points.get_paths()[0].vertices.tolist()
+
+
+def colour(points):
+    return points.get_facecolor()[0].tolist()
