@@ -1,10 +1,23 @@
-"""Ctrl-C and SIGTERM: a wish that the loop grants at the end of an epoch, or the word to stop what else is running."""
+"""Ctrl-C, SIGTERM and a lost terminal: a wish that the loop grants at an epoch's end, or the word to stop others."""
 
 import contextlib
+import os
 import signal
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+
+LOST_TERMINAL = getattr(signal, "SIGHUP", None)
+"""What says that a window was closed, or a connection; None where the system knows no such signal."""
+STDOUT, STDERR = 1, 2
+
+
+def silence(descriptor: int) -> None:
+    """Let what is written there vanish, where nobody can read it any more."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 class Interrupt:
@@ -20,6 +33,10 @@ class Interrupt:
             raise KeyboardInterrupt
         self.ctrl_c |= signum == signal.SIGINT
         self.signum = self.signum or signum
+        if signum == LOST_TERMINAL:
+            for output in (STDOUT, STDERR):
+                if stat.S_ISCHR(os.fstat(output).st_mode):
+                    silence(output)
 
 
 @contextlib.contextmanager
@@ -29,7 +46,10 @@ def listen() -> Iterator[Interrupt]:
     if threading.current_thread() is not threading.main_thread():
         yield interrupt
         return
-    before = {s: signal.signal(s, interrupt.receive) for s in (signal.SIGINT, signal.SIGTERM)}
+    heard = [signal.SIGINT, signal.SIGTERM]
+    if LOST_TERMINAL and signal.getsignal(LOST_TERMINAL) != signal.SIG_IGN:  # which `nohup` asks for
+        heard.append(LOST_TERMINAL)
+    before = {s: signal.signal(s, interrupt.receive) for s in heard}
     try:
         yield interrupt
     finally:

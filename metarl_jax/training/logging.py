@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
 from rich.table import Table
 from tensorboardX import SummaryWriter
+
+from metarl_jax.training import interrupt
 
 Record = dict[str, Any]
 """One epoch: names to numbers, lists, or None where a number is not known."""
@@ -121,12 +124,20 @@ def _scalars(record: Mapping[str, Any], prefix: str = ""):
             yield prefix + name, value
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Nobody reads on, as after `| head`: end what runs in good order, without a word."""
+        self.quiet = True
+        interrupt.silence(interrupt.STDOUT)
+        signal.raise_signal(signal.SIGTERM)
+
+
 class Terminal:
     """A progress bar, or plain lines where the output is no terminal."""
 
     def __init__(self, console: Console | None = None) -> None:
         """`console` is for tests."""
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.console = console or _Console(highlight=False, soft_wrap=True)
         columns: tuple[ProgressColumn, ...] = (BarColumn(20), TextColumn("{task.description}"))
         self._bar = Progress(*columns, console=self.console) if self.console.is_terminal else None
         self._task = self._bar.add_task("", total=1.0) if self._bar else None
