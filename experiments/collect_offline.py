@@ -83,7 +83,7 @@ def collect(config: Config) -> int:
             guard.check_memory(
                 collector.replay_bytes, env.spec.horizon * replay_rows(config, env.spec.horizon), "--replay_size"
             )
-            work.mkdir(exist_ok=True)
+            work.mkdir(parents=True, exist_ok=True)  # `data/` too, if nobody said where
             write_json(work / "settings.json", settings(config))
             run = _Run(config, env, collector, work, signal, terminal)
             if code := run.train():

@@ -116,10 +116,8 @@ def check(config: Config) -> Path:
         raise ConfigurationError(f"--seed must be in [0, {MAX_SEED}], got {config.seed}")
     if config.checkpoints > config.epochs:
         raise ConfigurationError(f"--checkpoints ({config.checkpoints}) must not exceed --epochs ({config.epochs})")
-    if config.out is None:
-        Path("data").mkdir(exist_ok=True)
     path = Path(config.out or f"data/{config.env}.h5").absolute()
-    if not path.parent.is_dir():
+    if config.out is not None and not path.parent.is_dir():
         raise ConfigurationError(f"--out: there is no directory for {path}")
     if path.is_dir():
         raise ConfigurationError(f"--out: {path} is a directory")

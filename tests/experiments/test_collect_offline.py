@@ -34,7 +34,8 @@ def toy(monkeypatch):
 
 
 def collect(path, *more: str) -> int:
-    return collect_offline.main(["--env=context", f"--out={path}", *SMALL, *more])
+    out = [f"--out={path}"] if path else []
+    return collect_offline.main(["--env=context", *out, *SMALL, *more])
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,8 @@ def test_damaged_behaviour_is_named(tmp_path):
 
 
 def test_ctrl_c_ends_in_good_order(straight, tmp_path, monkeypatch, capsys):
-    path = tmp_path / "stopped.h5"
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "data" / "context.h5"  # where nobody says where
     progress = Terminal.progress
 
     def interrupted(self, record, *args, **options):
@@ -127,10 +129,10 @@ def test_ctrl_c_ends_in_good_order(straight, tmp_path, monkeypatch, capsys):
 
     with monkeypatch.context() as patch:
         patch.setattr(Terminal, "progress", interrupted)
-        assert collect(path) == 128 + signal.SIGINT
+        assert collect(None) == 128 + signal.SIGINT
     out = capsys.readouterr().out
     assert "stopped after epoch 3; go on: python -m experiments.collect_offline" in out and not path.exists()
-    assert collect(path) == 0
+    assert collect(None) == 0
     assert "epoch 3" in capsys.readouterr().out
     assert same(offline_file.load(path)[0], offline_file.load(straight)[0])
 
@@ -173,7 +175,7 @@ def test_nonfinite_agents_stop_the_collection(tmp_path, capsys):
 )
 def test_wrong_input_is_one_line(capsys, tmp_path, monkeypatch, argv, message):
     monkeypatch.chdir(tmp_path)
-    assert message in fails(capsys, collect_offline.main, "--env=context", "--out=data.h5", *SMALL, *argv)
+    assert message in fails(capsys, collect_offline.main, "--env=context", *SMALL, *argv)
     assert not list(tmp_path.glob("*"))
 
 
