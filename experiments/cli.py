@@ -110,19 +110,20 @@ def _train(module: Algorithm, argv: list[str]) -> int:
         experiment,
         config.run,
         path,
-        _commands(name, path),
+        _commands(name, path, watch=experiment.spec.engine != "analytic"),
         lambda: rundir.describe(path, name, config, experiment),
     )
 
 
-def _commands(name: str, path: Path) -> dict[str, str]:
-    """What to type next."""
+def _commands(name: str, path: Path, watch: bool) -> dict[str, str]:
+    """What to type next; `watch`: there is a body to look at."""
     where = shlex.quote(str(path))
-    return {
+    commands = {
         "resume (add --minutes or --epochs, in total, to extend)": f"python -m experiments.{name} --resume={where}",
         "evaluate": f"python -m experiments.evaluate --run={where} --episodes=3",
         "draw": f"python -m experiments.plot --runs {where}",
     }
+    return commands | ({"watch": f"python -m experiments.render --run={where}"} if watch else {})
 
 
 def configure(module: Algorithm, argv: list[str]) -> Any:

@@ -66,7 +66,7 @@ def describe(path: Path, algorithm: str, config: Any, experiment: Experiment) ->
     """
     spec = experiment.spec
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, resume=None))
-    names = ("name", "families", "subtasks", "horizon", "stationary")
+    names = ("name", "families", "subtasks", "horizon", "dt", "stationary")
     content = {
         "algorithm": algorithm,
         "config": dataclasses.asdict(config),

@@ -85,7 +85,10 @@ class EnvSpec(Protocol):
 
 
 class EnvState(Protocol):
-    """What the library reads of an environment's state (see `envs.core.State`)."""
+    """What the library reads of an environment's state (see `envs.core.State`).
+
+    It may also have `physics.qpos`, which pictures are drawn from.
+    """
 
     @property
     def obs(self) -> jax.Array: ...
@@ -190,6 +193,9 @@ class Evaluation(NamedTuple):
     where there was none yet. None where agents have no attention."""
     gross_rewards: Float[Array, "K T N"] | None = None
     """Rewards had actions been free; None in evaluations of earlier versions."""
+    qpos: Float[Array, "K T N q"] | None = None
+    """The body's generalised coordinates at each action, to draw it with; q = 0 where there is no body. None in
+    evaluations of earlier versions."""
 
     @property
     def returns(self) -> jax.Array:

@@ -21,6 +21,8 @@ class Rollout(NamedTuple):
     task_changed: Bool[Array, "T E"]
     alive: Bool[Array, "T E"]
     """The step belongs to what is looked at: with `single_episode`, to a lane's first episode."""
+    qpos: Float[Array, "T E q"]
+    """The body's generalised coordinates when it acted; q = 0 where there is none."""
 
 
 def select(condition: Bool[Array, " E"], new: Any, old: Any) -> Any:
@@ -107,6 +109,8 @@ def unroll(
         if single_episode:
             transition = transition._replace(reward=jnp.where(alive, transition.reward, 0.0))
         changed = after.metrics["task_changed"] & (alive if single_episode else True)
+        body = getattr(state, "physics", None)
+        qpos = body.qpos if body is not None else jnp.zeros((num, 0))
         description = agent.describe(agent_state, memory)
         counted = alive
         observed = agent.observe(agent_state, memory, transition)
@@ -114,7 +118,7 @@ def unroll(
             memory, alive = select(alive, observed, memory), alive & ~last
         else:
             memory = select(last, blank, observed)
-        return (after, memory, alive, gross, last), Rollout(transition, description, changed, counted)
+        return (after, memory, alive, gross, last), Rollout(transition, description, changed, counted, qpos)
 
     yes = jnp.ones(num, bool)
     start = (state, memory, yes, jnp.zeros_like(state.reward), yes)
@@ -179,6 +183,7 @@ def evaluate(
             recognized=recognized,
             attention=rollout.description.get("attention"),
             gross_rewards=jnp.where(rollout.alive, transitions.gross_reward, 0.0),
+            qpos=rollout.qpos,
         )
 
     memory = agent.begin(agent_state, tasks.family.shape[0]) if memory is None else memory
