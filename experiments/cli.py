@@ -110,7 +110,7 @@ def _train(module: Algorithm, argv: list[str]) -> int:
         experiment,
         config.run,
         path,
-        _commands(name, path, watch=experiment.spec.engine != "analytic"),
+        _commands(name, path, watch="analytic" not in experiment.description["engine"]),
         lambda: rundir.describe(path, name, config, experiment),
     )
 

@@ -24,8 +24,8 @@ from metarl_jax.errors import ConfigurationError
 
 SUFFIXES = (".gif", ".webp", ".png")
 """Of formats that browsers animate."""
-WIDTH, HEIGHT = 320, 240
-"""Of a tile, pixels."""
+WIDTHS = (80, 640)
+"""Of a tile, pixels: the least and the most. It is four to three."""
 MANY = 8
 """Tiles, unless more tasks are asked for."""
 COLOURS = 64
@@ -50,6 +50,8 @@ class Config:
     """How much faster than the body really moves."""
     columns: int = 4
     """Tiles in a row."""
+    width: int = 320
+    """Of a tile, pixels."""
     out: str | None = None
     """Where to write: a .gif, .webp or .png; None: episodes.gif in the run's directory."""
 
@@ -85,11 +87,11 @@ def caption(name: str, spec: np.ndarray, rewards: np.ndarray) -> str:
     return f"{name} {values}".strip() + f" | return {rewards.sum():.1f}"
 
 
-def tile(episode: Episode, benchmark: str, every: int) -> Iterator[Image.Image]:
+def tile(episode: Episode, benchmark: str, every: int, width: int) -> Iterator[Image.Image]:
     """Pictures of an episode."""
     font = ImageFont.load_default(FONT_SIZE)
     steps = np.arange(0, len(episode.rewards), every)
-    pictures = rendering.film(benchmark, episode.qpos[steps], episode.place, WIDTH, HEIGHT)
+    pictures = rendering.film(benchmark, episode.qpos[steps], episode.place, width, width * 3 // 4)
     for step, picture in zip(steps, pictures, strict=True):
         image = Image.fromarray(picture)
         text = caption(episode.name, episode.spec, episode.rewards[: step + 1])
@@ -98,14 +100,16 @@ def tile(episode: Episode, benchmark: str, every: int) -> Iterator[Image.Image]:
 
 
 def side_by_side(tiles: Sequence[Iterator[Image.Image]], columns: int) -> Iterator[Image.Image]:
-    """Pictures of all tiles in rows of `columns`, until the last one ends; others then stay as they were."""
+    """Pictures of all tiles, of one size, in rows of `columns`, until the last one ends; others stay as they were."""
     columns = min(columns, len(tiles))
-    sheet = Image.new("RGB", (columns * WIDTH, -(-len(tiles) // columns) * HEIGHT))
+    sheet = None
     for row in itertools.zip_longest(*tiles):
         for i, image in enumerate(row):
             if image is not None:
-                sheet.paste(image, (i % columns * WIDTH, i // columns * HEIGHT))
-        yield sheet.quantize(COLOURS)
+                sheet = sheet or Image.new("RGB", (columns * image.width, -(-len(tiles) // columns) * image.height))
+                sheet.paste(image, (i % columns * image.width, i // columns * image.height))
+        if sheet:
+            yield sheet.copy()
 
 
 def episodes(config: Config) -> list[Episode]:
@@ -143,6 +147,8 @@ def render(config: Config) -> int:
     for name in ("every", "columns"):
         if getattr(config, name) < 1:
             raise ConfigurationError(f"--{name} must be at least 1, got {getattr(config, name)}")
+    if not WIDTHS[0] <= config.width <= WIDTHS[1]:
+        raise ConfigurationError(f"--width must be {WIDTHS[0]} to {WIDTHS[1]}, got {config.width}")
     if not 0.0 < config.speed < math.inf:
         raise ConfigurationError(f"--speed must be positive and finite, got {config.speed}")
     path = Path(config.out) if config.out else Path(config.run) / "episodes.gif"
@@ -152,7 +158,11 @@ def render(config: Config) -> int:
     if not path.absolute().parent.is_dir():
         raise ConfigurationError(f"--out: there is no directory for {path}")
     about = rundir.read(config.run, "--run")
-    first, *rest = side_by_side([tile(e, about["config"]["env"], config.every) for e in found], config.columns)
+    tiles = [tile(episode, about["config"]["env"], config.every, config.width) for episode in found]
+    pictures = side_by_side(tiles, config.columns)
+    if path.suffix != ".webp":  # formats that keep every pixel, and would be large
+        pictures = (picture.quantize(COLOURS, dither=Image.Dither.NONE) for picture in pictures)
+    first, *rest = pictures
     milliseconds = 1000 * about["environment"]["dt"] * config.every / config.speed
     first.save(path, save_all=True, append_images=rest, duration=milliseconds, loop=0)
     print(path)

@@ -52,28 +52,28 @@ def test_tasks_of_one_subtask_are_spread_over_all():
 
 
 def test_a_tile_that_ends_stays_as_it_was():
-    red, blue = (Image.new("RGB", (render.WIDTH, render.HEIGHT), colour) for colour in ("red", "blue"))
+    red, blue = (Image.new("RGB", (32, 24), colour) for colour in ("red", "blue"))
     sheets = list(render.side_by_side([iter([red, blue, red]), iter([blue])], columns=1))
-    assert [sheet.size for sheet in sheets] == [(render.WIDTH, 2 * render.HEIGHT)] * 3
-    corners = [[sheet.convert("RGB").getpixel((1, y)) for y in (1, render.HEIGHT + 1)] for sheet in sheets]
+    assert [sheet.size for sheet in sheets] == [(32, 48)] * 3
+    corners = [[sheet.convert("RGB").getpixel((1, y)) for y in (1, 25)] for sheet in sheets]
     assert corners == [[(255, 0, 0), (0, 0, 255)], [(0, 0, 255)] * 2, [(255, 0, 0), (0, 0, 255)]]
 
 
 def test_a_run_is_filmed(run, tmp_path):
     """In a process of its own: MuJoCo chooses what to draw with when it is imported. Without OpenGL a line says so."""
     command = [sys.executable, "-m", "experiments.render", f"--run={run}", f"--out={tmp_path}/film.gif"]
-    command += ["--every=3", "--tasks", "1", "3"]
+    command += ["--every=3", "--width=160", "--tasks", "1", "3"]
     process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     if process.returncode == render.cli.USAGE:
         assert "error: there is no OpenGL to draw with" in process.stderr and not (tmp_path / "film.gif").exists()
         return
     assert process.returncode == 0, process.stderr
     with Image.open(tmp_path / "film.gif") as film:
-        assert (film.n_frames, film.size, film.info["duration"]) == (3, (2 * render.WIDTH, render.HEIGHT), 150)
+        assert (film.n_frames, film.size, film.info["duration"]) == (3, (320, 120), 150)
         start = np.asarray(film.convert("RGB"), float)
         film.seek(1)
         after = np.asarray(film.convert("RGB"), float)
-    assert start[:, : render.WIDTH].std() > 20 and np.abs(after - start).max() > 100
+    assert start[:, :160].std() > 20 and np.abs(after - start).max() > 100
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,7 @@ def test_a_run_is_filmed(run, tmp_path):
         (["--tasks", "4"], "--tasks must be 0 to 3 for this run, got 4"),
         (["--episode=2"], "--episode must be 1 to 1 for this run, got 2"),
         (["--every=0"], "--every must be at least 1, got 0"),
+        (["--width=1000"], "--width must be 80 to 640, got 1000"),
         (["--speed=0"], "--speed must be positive and finite, got 0"),
         (["--out=film.mp4"], "--out: film.mp4 must end in one of .gif, .webp, .png"),
         (["--out=nowhere/film.gif"], "--out: there is no directory for nowhere/film.gif"),
