@@ -30,7 +30,7 @@ MANY = 8
 """Tiles, unless more tasks are asked for."""
 COLOURS = 64
 """Of each picture."""
-FONT_SIZE = 13
+SMALLEST_FONT = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,12 +84,12 @@ def choose_tasks(tasks: HeldOutTasks) -> list[int]:
 def caption(name: str, spec: np.ndarray, rewards: np.ndarray) -> str:
     """A task, and what it has paid so far."""
     values = ", ".join(f"{x:.2f}" for x in spec)
-    return f"{name} {values}".strip() + f" | return {rewards.sum():.1f}"
+    return f"{name} {values}".strip() + f"\nreturn {rewards.sum():.1f}"
 
 
 def tile(episode: Episode, benchmark: str, every: int, width: int) -> Iterator[Image.Image]:
     """Pictures of an episode."""
-    font = ImageFont.load_default(FONT_SIZE)
+    font = ImageFont.load_default(max(SMALLEST_FONT, width // 24))
     steps = np.arange(0, len(episode.rewards), every)
     pictures = rendering.film(benchmark, episode.qpos[steps], episode.place, width, width * 3 // 4)
     for step, picture in zip(steps, pictures, strict=True):

@@ -42,7 +42,7 @@ def test_one_task_of_each_subtask_is_shown(run):
     assert (last.name, last.spec, last.place, len(last.rewards)) == ("goal_forward", [1.5], [1.5], 5)
     np.testing.assert_allclose(last.qpos[:, 0], 0.1 * np.arange(5))
     assert [e.spec for e in render.episodes(render.Config(str(run), tasks=(1, 0)))] == [[3.0], [1.0]]
-    assert render.caption("jump", last.spec, last.rewards[:2]) == "jump 1.50 | return -2.0"
+    assert render.caption("jump", last.spec, last.rewards[:2]) == "jump 1.50\nreturn -2.0"
 
 
 def test_tasks_of_one_subtask_are_spread_over_all():
