@@ -82,8 +82,8 @@ def choose_tasks(tasks: HeldOutTasks) -> list[int]:
 
 
 def caption(name: str, spec: np.ndarray, rewards: np.ndarray) -> str:
-    """A task, and what it has paid so far."""
-    values = ", ".join(f"{x:.2f}" for x in spec)
+    """A task, and what it has paid so far; what is longer than a place, such as a body's masses, is left out."""
+    values = ", ".join(f"{x:.2f}" for x in spec) if len(spec) <= 3 else ""
     return f"{name} {values}".strip() + f"\nreturn {rewards.sum():.1f}"
 
 

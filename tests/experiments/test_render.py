@@ -43,6 +43,7 @@ def test_one_task_of_each_subtask_is_shown(run):
     np.testing.assert_allclose(last.qpos[:, 0], 0.1 * np.arange(5))
     assert [e.spec for e in render.episodes(render.Config(str(run), tasks=(1, 0)))] == [[3.0], [1.0]]
     assert render.caption("jump", last.spec, last.rewards[:2]) == "jump 1.50\nreturn -2.0"
+    assert render.caption("dynamics", np.ones(9), last.rewards) == "dynamics\nreturn -5.0"
 
 
 def test_tasks_of_one_subtask_are_spread_over_all():
