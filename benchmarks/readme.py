@@ -249,10 +249,10 @@ Zero-shot first episode on held-out tasks, deterministic policy, `--preset=fast`
 A; B, two thirds as fast; C, half as fast; D, two and a half times as fast (with AVX-512); E, one and a half times. Each
 run had one core of A, but those of `cheetah_vel` had both; of `cheetah_dir` and `ant_goal`'s seeds 1 and 2 both of B;
 of `cheetah_vel_ood` both of C; of `cheetah_multitask` both of D (the taught one's a sweep shared; the found one's both
-of E, which tests shared); of `cheetah_vel_nonstat`, `cheetah_dir_nonstat`, `point_robot` and `ant_multitask` one core of
-E; and seeds 0 and 2 of `ant_dir` had one core of B. Taught, found: a Gaussian per base task, which labels tell it, or [what tasks pay
-for](docs/moss.md#base-tasks-without-labels). A return counts as reached when the
-mean of three evaluations in a row is at least as high. Figures: reference levels are dashed; several seeds are thin
+of E, which tests shared); of `cheetah_vel_nonstat`, `cheetah_dir_nonstat`, `point_robot` and `ant_multitask` one core
+of E; and seeds 0 and 2 of `ant_dir` had one core of B. Taught, found: a Gaussian per base task, which labels tell it,
+or [what tasks pay for](docs/moss.md#base-tasks-without-labels). A return counts as reached when the mean of three
+evaluations in a row is at least as high. Figures: reference levels are dashed; several seeds are thin
 lines, with their mean and range, or from four on their interquartile mean and its 95 % bootstrap interval:
 
 {learning}

@@ -1,5 +1,6 @@
 """Pictures of a benchmark's body, by MuJoCo's own renderer."""
 
+import warnings
 from collections.abc import Iterator
 
 import mujoco
@@ -31,6 +32,7 @@ def film(
 
     Raises:
       ConfigurationError: an unknown benchmark, one whose body is no MuJoCo model, or there is no OpenGL to draw with.
+      ValueError: pictures that are too large.
     """
     body = BENCHMARKS[choose("environment", name, BENCHMARKS)]().body
     if body.file is None:
@@ -53,10 +55,12 @@ def film(
 
 def _renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
     try:
-        return mujoco.Renderer(model, height, width)
+        with warnings.catch_warnings(action="ignore"):  # GLFW's, of what the error below says
+            return mujoco.Renderer(model, height, width)
     except (mujoco.FatalError, ImportError, RuntimeError, AttributeError) as error:  # each backend fails in its own way
         raise ConfigurationError(
-            "there is no OpenGL to draw with: without a display, install EGL (libegl1 and libgl1-mesa-dri on Debian)"
+            "there is no OpenGL to draw with: without a display, install EGL (libegl1 and libgl1-mesa-dri on Debian) "
+            "and set MUJOCO_GL=egl"
         ) from error
 
 

@@ -110,13 +110,15 @@ def _train(module: Algorithm, argv: list[str]) -> int:
         experiment,
         config.run,
         path,
-        _commands(name, path, watch="analytic" not in experiment.description["engine"]),
+        _commands(
+            name, path, watch=not experiment.data_checksum and "analytic" not in experiment.description["engine"]
+        ),
         lambda: rundir.describe(path, name, config, experiment),
     )
 
 
 def _commands(name: str, path: Path, watch: bool) -> dict[str, str]:
-    """What to type next; `watch`: there is a body to look at."""
+    """What to type next; `watch`: the run can be filmed."""
     where = shlex.quote(str(path))
     commands = {
         "resume (add --minutes or --epochs, in total, to extend)": f"python -m experiments.{name} --resume={where}",

@@ -143,11 +143,9 @@ def evaluate(config: Config) -> int:
 
 def each_task(returns: np.ndarray, tasks: HeldOutTasks) -> tuple[np.ndarray, HeldOutTasks]:
     """Returns [K, N] of tasks [N], some played several times, as means [K, M] of the M different ones."""
-    rows = np.column_stack([tasks.family, tasks.label, tasks.spec])
-    _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    order = np.argsort(first)  # as they came
-    means = np.stack([returns[:, which == m].mean(1) for m in order], 1)
-    return means, HeldOutTasks(*(x[first[order]] for x in tasks))
+    first, which = tasks.different()
+    means = np.stack([returns[:, which == m].mean(1) for m in range(len(first))], 1)
+    return means, HeldOutTasks(*(x[first] for x in tasks))
 
 
 def show(title: str, returns: np.ndarray, tasks: HeldOutTasks, spec: EnvSpec, means: dict[str, list[float]]) -> None:

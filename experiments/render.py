@@ -10,7 +10,7 @@ from ctypes.util import find_library
 from pathlib import Path
 from typing import NamedTuple
 
-if not os.environ.get("DISPLAY") and find_library("EGL"):
+if sys.platform == "linux" and not os.environ.get("DISPLAY") and find_library("EGL"):
     os.environ.setdefault("MUJOCO_GL", "egl")  # draws without a display; is read when MuJoCo is imported
 
 import numpy as np
@@ -27,7 +27,11 @@ SUFFIXES = (".gif", ".webp", ".png")
 WIDTHS = (80, 640)
 """Of a tile, pixels: the least and the most. It is four to three."""
 MANY = 8
-"""Tiles, unless more tasks are asked for."""
+"""Tiles where there is one sub-task, unless others are asked for."""
+PICTURE = 0.1
+"""Seconds from one picture to the next, about."""
+LEAST, MOST = 20, 600_000
+"""Milliseconds from one picture to the next: browsers show shorter ones for longer, and formats know no longer ones."""
 COLOURS = 64
 """Of each picture."""
 SMALLEST_FONT = 10
@@ -35,17 +39,17 @@ SMALLEST_FONT = 10
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What the agent did on held-out tasks (those of the run's evaluations), as an animated picture."""
+    """What the agent (of the first seed) did in the run's last evaluation, as an animated picture."""
 
     run: str
     """Run directory."""
     tasks: tuple[int, ...] = ()
-    """Which of them, counted from 0 as `experiments.evaluate` lists them; none: one of each sub-task, or, where there
-    is one sub-task, eight that are spread over all."""
+    """Which of them, from 0 in the order in which `experiments.evaluate` lists them; none: one of each sub-task, or,
+    where there is one sub-task, eight that are spread over all."""
     episode: int = 1
     """Which of the episodes that an evaluation plays in a row."""
-    every: int = 2
-    """Steps from one picture to the next."""
+    every: int | None = None
+    """Steps from one picture to the next; None: about a tenth of a second."""
     speed: float = 1.0
     """How much faster than the body really moves."""
     columns: int = 4
@@ -90,7 +94,8 @@ def caption(name: str, spec: np.ndarray, rewards: np.ndarray) -> str:
 def tile(episode: Episode, benchmark: str, every: int, width: int) -> Iterator[Image.Image]:
     """Pictures of an episode."""
     font = ImageFont.load_default(max(SMALLEST_FONT, width // 24))
-    steps = np.arange(0, len(episode.rewards), every)
+    length = len(episode.rewards)
+    steps = np.unique([*range(0, length, every), length - 1])
     pictures = rendering.film(benchmark, episode.qpos[steps], episode.place, width, width * 3 // 4)
     for step, picture in zip(steps, pictures, strict=True):
         image = Image.fromarray(picture)
@@ -118,14 +123,21 @@ def episodes(config: Config) -> list[Episode]:
     Raises:
       ConfigurationError: no run, none that was evaluated, nothing to draw it from, or no such task or episode.
     """
-    about = rundir.read(config.run, "--run")["environment"]
+    content = rundir.read(config.run, "--run")
+    about = content["environment"]
     path = Path(config.run) / "evaluation.npz"
+    if content.get("data_checksum") or content["config"].get("members"):
+        raise ConfigurationError(f"--run: {config.run} is of stored data, or of several settings: these are not filmed")
     if not path.exists():
-        raise ConfigurationError(f"--run: {config.run} was not evaluated yet")
-    evaluation, tasks = evaluations.load(path)
-    if evaluation.qpos is None or not evaluation.qpos.shape[-1]:
-        raise ConfigurationError(f"--run: the last evaluation of {config.run} does not tell how bodies moved")
-    num_episodes, num_tasks = evaluation.qpos.shape[1], evaluation.qpos.shape[3]
+        raise ConfigurationError(
+            f"--run: {config.run} has no evaluation.npz yet: it is written when a run ends or stops"
+        )
+    evaluation, everything = evaluations.load(path)
+    if evaluation.qpos is None or "dt" not in about:
+        raise ConfigurationError(f"--run: {config.run} is of an earlier version: go on with it (--resume) for an epoch")
+    different, _ = everything.different()
+    tasks = HeldOutTasks(*(x[different] for x in everything))
+    num_episodes, num_tasks = evaluation.qpos.shape[1], len(different)
     if not 1 <= config.episode <= num_episodes:
         raise ConfigurationError(f"--episode must be 1 to {num_episodes} for this run, got {config.episode}")
     chosen = list(config.tasks) or choose_tasks(tasks)
@@ -134,19 +146,22 @@ def episodes(config: Config) -> list[Episode]:
     found = []
     for n in chosen:
         rewards, alive, qpos = (
-            np.asarray(x)[0, config.episode - 1, :, n] for x in (evaluation.rewards, evaluation.alive, evaluation.qpos)
+            np.asarray(x)[0, config.episode - 1, :, different[n]]
+            for x in (evaluation.rewards, evaluation.alive, evaluation.qpos)
         )
         goal = about["stationary"] and about["families"][tasks.family[n]] == "goal"
-        name, spec = about["subtasks"][tasks.label[n]], tasks.spec[n] if about["stationary"] else np.zeros(0)
+        name, spec = about["subtasks"][tasks.label[n]], tasks.spec[n]
+        if not about["stationary"]:
+            name, spec = "changing task", np.zeros(0)
         found.append(Episode(name, spec, rewards[alive], qpos[alive], spec if goal else None))
     return found
 
 
 def render(config: Config) -> int:
     """Film, and print where the picture is."""
-    for name in ("every", "columns"):
-        if getattr(config, name) < 1:
-            raise ConfigurationError(f"--{name} must be at least 1, got {getattr(config, name)}")
+    if config.every is not None:
+        cli.check_counts(every=config.every)
+    cli.check_counts(columns=config.columns)
     if not WIDTHS[0] <= config.width <= WIDTHS[1]:
         raise ConfigurationError(f"--width must be {WIDTHS[0]} to {WIDTHS[1]}, got {config.width}")
     if not 0.0 < config.speed < math.inf:
@@ -158,12 +173,18 @@ def render(config: Config) -> int:
     if not path.absolute().parent.is_dir():
         raise ConfigurationError(f"--out: there is no directory for {path}")
     about = rundir.read(config.run, "--run")
-    tiles = [tile(episode, about["config"]["env"], config.every, config.width) for episode in found]
+    dt = about["environment"]["dt"]
+    every = config.every or max(1, round(PICTURE / dt))
+    milliseconds = 10 * round(100 * dt * every / config.speed)  # a GIF counts in hundredths
+    if not LEAST <= milliseconds <= MOST:
+        raise ConfigurationError(
+            f"--every={every} at --speed={config.speed:g} is {milliseconds} ms a picture: show {LEAST} to {MOST}"
+        )
+    tiles = [tile(episode, about["config"]["env"], every, config.width) for episode in found]
     pictures = side_by_side(tiles, config.columns)
     if path.suffix != ".webp":  # formats that keep every pixel, and would be large
         pictures = (picture.quantize(COLOURS, dither=Image.Dither.NONE) for picture in pictures)
     first, *rest = pictures
-    milliseconds = 1000 * about["environment"]["dt"] * config.every / config.speed
     first.save(path, save_all=True, append_images=rest, duration=milliseconds, loop=0)
     print(path)
     return 0

@@ -25,6 +25,13 @@ class HeldOutTasks(NamedTuple):
         """Copies from the device."""
         return cls(np.asarray(tasks.family), np.asarray(tasks.spec), np.asarray(tasks.label))
 
+    def different(self) -> tuple[np.ndarray, np.ndarray]:
+        """[M] the first place of each different task, in the order they came, and [N] which of them each one is."""
+        rows = np.column_stack([self.family, self.label, self.spec])
+        _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        return first[order], np.argsort(order)[which]
+
 
 class Normalizer(NamedTuple):
     """Returns of each task that count as 0 and as 100."""

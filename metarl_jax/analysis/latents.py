@@ -51,7 +51,8 @@ def draw(
     Args:
       path: of the image.
       beliefs: [T, N, b] of one episode on every held-out task.
-      components: [T, N, c] responsibilities then; where c is more than 1, the most likely one has a marker of its own.
+      components: [T, N, c] responsibilities then; where c is more than 1 and there are several sub-tasks, the most
+        likely one has a marker of its own.
       tasks: the tasks [N]. Where all are of one sub-task, the colour is their spec: a value, or an angle in the plane.
       subtasks: names, in the order of `tasks.label`.
       title: of the figure.

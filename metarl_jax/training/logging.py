@@ -126,10 +126,11 @@ def _scalars(record: Mapping[str, Any], prefix: str = ""):
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Nobody reads on, as after `| head`: end what runs in good order, without a word."""
+        """Nobody reads on, as after `| head`: say no more, and end what runs in good order."""
         self.quiet = True
         interrupt.silence(interrupt.STDOUT)
-        signal.raise_signal(signal.SIGTERM)
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:  # otherwise nothing that could be lost is running
+            signal.raise_signal(signal.SIGTERM)
 
 
 class Terminal:

@@ -109,8 +109,7 @@ def unroll(
         if single_episode:
             transition = transition._replace(reward=jnp.where(alive, transition.reward, 0.0))
         changed = after.metrics["task_changed"] & (alive if single_episode else True)
-        body = getattr(state, "physics", None)
-        qpos = body.qpos if body is not None else jnp.zeros((num, 0))
+        qpos = getattr(getattr(state, "physics", None), "qpos", jnp.zeros((num, 0)))
         description = agent.describe(agent_state, memory)
         counted = alive
         observed = agent.observe(agent_state, memory, transition)

@@ -11,6 +11,7 @@ from envs import rendering
 from experiments import render
 from metarl_jax.analysis import evaluation as evaluations
 from metarl_jax.analysis.evaluation import HeldOutTasks
+from metarl_jax.errors import ConfigurationError
 from metarl_jax.types import Evaluation
 from tests.experiments.test_cli import fails
 from tests.test_house import ROOT
@@ -44,6 +45,22 @@ def test_one_task_of_each_subtask_is_shown(run):
     assert [e.spec for e in render.episodes(render.Config(str(run), tasks=(1, 0)))] == [[3.0], [1.0]]
     assert render.caption("jump", last.spec, last.rewards[:2]) == "jump 1.50\nreturn -2.0"
     assert render.caption("dynamics", np.ones(9), last.rewards) == "dynamics\nreturn -5.0"
+
+
+def test_a_task_that_is_played_several_times_is_one(run, tmp_path):
+    content = json.loads((run / "config.json").read_text())
+    content["environment"]["stationary"] = False
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    evaluation, tasks = evaluations.load(run / "evaluation.npz")
+    evaluations.save(tmp_path / "evaluation.npz", evaluation, HeldOutTasks(*(x[[0, 0, 0, 3]] for x in tasks)))
+    first, last = render.episodes(render.Config(str(tmp_path), tasks=(0, 1)))
+    assert (first.name, last.name, len(first.spec), len(last.rewards)) == ("changing task", "changing task", 0, 5)
+    with pytest.raises(ConfigurationError, match="--tasks must be 0 to 1 for this run, got 2"):
+        render.episodes(render.Config(str(tmp_path), tasks=(2,)))
+    for field, value in (("data_checksum", "abc"), ("config", {"env": SPEC.name, "run": {}, "members": ["a"]})):
+        (tmp_path / "config.json").write_text(json.dumps(content | {field: value}))
+        with pytest.raises(ConfigurationError, match="these are not filmed"):
+            render.episodes(render.Config(str(tmp_path)))
 
 
 def test_tasks_of_one_subtask_are_spread_over_all():
@@ -84,6 +101,7 @@ def test_a_run_is_filmed(run, tmp_path):
         (["--tasks", "4"], "--tasks must be 0 to 3 for this run, got 4"),
         (["--episode=2"], "--episode must be 1 to 1 for this run, got 2"),
         (["--every=0"], "--every must be at least 1, got 0"),
+        (["--speed=10"], "--every=2 at --speed=10 is 10 ms a picture: show 20 to 600000"),
         (["--width=1000"], "--width must be 80 to 640, got 1000"),
         (["--speed=0"], "--speed must be positive and finite, got 0"),
         (["--out=film.mp4"], "--out: film.mp4 must end in one of .gif, .webp, .png"),
@@ -97,9 +115,9 @@ def test_wrong_input_is_one_line(run, capsys, argv, message):
 
 def test_what_cannot_be_drawn_is_said(run, tmp_path, capsys):
     (tmp_path / "config.json").write_text((run / "config.json").read_text())
-    assert "was not evaluated yet" in fails(capsys, render.main, f"--run={tmp_path}")
+    assert "has no evaluation.npz yet" in fails(capsys, render.main, f"--run={tmp_path}")
     evaluation, tasks = evaluations.load(run / "evaluation.npz")
     evaluations.save(tmp_path / "evaluation.npz", evaluation._replace(qpos=None), tasks)
-    assert "does not tell how bodies moved" in fails(capsys, render.main, f"--run={tmp_path}")
+    assert "is of an earlier version: go on with it (--resume)" in fails(capsys, render.main, f"--run={tmp_path}")
     with pytest.raises(envs.ConfigurationError, match="point_robot has no body to draw"):
         next(rendering.film("point_robot", np.zeros((1, 2))))

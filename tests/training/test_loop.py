@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import jax
@@ -15,7 +14,7 @@ import pytest
 
 from metarl_jax.analysis.curves import by_setting
 from metarl_jax.errors import ConfigurationError
-from metarl_jax.training import interrupt, loop
+from metarl_jax.training import loop
 from metarl_jax.training.checkpoint import Checkpoints
 from metarl_jax.types import Epoch
 from tests import toy
@@ -259,51 +258,6 @@ def test_a_changing_task_gives_a_response(tmp_path):
     assert (tmp_path / "response.png").exists()
 
 
-def start_and_wait_for_an_epoch(path, **output):
-    command = [sys.executable, "-m", "tests.toy", f"--run_dir={path}", "--epochs=1000000", "--save_every=1000"]
-    process = subprocess.Popen(command, cwd=ROOT, text=True, **output)
-    deadline = time.monotonic() + 60
-    while not (path / "metrics.jsonl").exists() or not (path / "metrics.jsonl").stat().st_size:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return process
-
-
-def assert_saved(path):
-    assert summary(path)["status"] == "interrupted"
-    assert final_state(path).epoch[0] == records(path)[-1]["epoch"]
-
-
-def test_sigterm_saves_and_says_how_to_resume(tmp_path):
-    path = tmp_path / "run"
-    process = start_and_wait_for_an_epoch(path, stdout=subprocess.PIPE)
-    os.kill(process.pid, signal.SIGTERM)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert f"--resume={path}" in out
-    assert_saved(path)
-
-
-def test_a_run_whose_output_nobody_reads_is_saved(tmp_path):
-    ours, theirs = os.pipe()
-    process = start_and_wait_for_an_epoch(tmp_path / "run", stdout=theirs, stderr=subprocess.PIPE)
-    os.close(theirs)
-    os.close(ours)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM and not errors
-    assert_saved(tmp_path / "run")
-
-
-def test_a_run_that_loses_its_terminal_is_saved(tmp_path):
-    ours, theirs = os.openpty()
-    process = start_and_wait_for_an_epoch(tmp_path / "run", stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    os.close(ours)
-    os.kill(process.pid, signal.SIGHUP)  # as the system does where the terminal controls the process
-    assert process.wait(timeout=60) == 128 + signal.SIGHUP
-    assert_saved(tmp_path / "run")
-
-
 def test_ctrl_c_ends_with_a_checkpoint(tmp_path):
     before = signal.getsignal(signal.SIGINT)
     timer = threading.Timer(4.0, os.kill, (os.getpid(), signal.SIGINT))
@@ -332,12 +286,3 @@ def test_values_out_of_range(name, value, monkeypatch):
     monkeypatch.setattr(loop.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match=f"--{name}"):
         loop.RunConfig(**{"epochs": 1} | {name: value}).check()
-
-
-def test_the_first_signal_decides_and_the_second_ctrl_c_stops():
-    with interrupt.listen() as asked:
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGINT)
-        assert asked.signum == signal.SIGTERM
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)

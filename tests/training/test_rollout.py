@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import envs
 from metarl_jax.training import rollout
 from tests import helpers
 from tests.helpers import HORIZON, TEST, counting_agent, quick_compilation
@@ -132,3 +133,13 @@ def test_what_an_evaluation_tells_of_its_steps():
     np.testing.assert_array_equal(result.recognized[0, ..., 0], np.where(alive, right, np.nan))
     np.testing.assert_array_equal(result.gross_rewards, 2.0 * result.rewards)
     np.testing.assert_allclose(result.beliefs[0, ..., 1], 0.5 * np.minimum(step, LENGTHS))  # deterministic
+
+
+def test_an_evaluation_tells_where_bodies_were_at_each_action():
+    env = envs.make("point_robot", horizon=4)
+    agent = AGENT._replace(act=lambda state, obs, memory, key, explore: jnp.full((obs.shape[0], 2), 0.5))
+    tasks = jax.tree.map(lambda x: x[:3], env.test_tasks)
+    qpos = np.asarray(rollout.evaluate(env, agent, None, jax.random.key(0), 2, tasks).qpos)
+    assert qpos.shape == (2, 4, 3, 2) and np.abs(qpos[:, 0]).max() <= 1.0  # where episodes begin
+    np.testing.assert_allclose(np.diff(qpos, axis=1), 0.05, atol=1e-6)
+    assert evaluate(jax.random.key(0)).qpos.shape[-1] == 0  # without a body
