@@ -12,8 +12,9 @@ from envs.physics import models
 
 MARKER_RADIUS, MARKER_COLOUR = 0.2, (0.9, 0.2, 0.2, 0.6)
 """Of a sphere where a body is to go; m, and RGBA."""
-DISTANCE, AZIMUTH, ELEVATION = 3.2, 90.0, -15.0
-"""Of the camera, which follows the body: m, and degrees; 90 looks along y, at what is planar from its side."""
+AZIMUTH, VIEWS = 90.0, {1: (3.2, -15.0), 2: (6.0, -35.0)}
+"""Of the camera, which follows the body and looks along y: distance in m and elevation in degrees, for what is planar
+from its side, for others from above."""
 
 
 def film(
@@ -41,7 +42,7 @@ def film(
     data = mujoco.MjData(model)
     camera = mujoco.MjvCamera()
     camera.type, camera.trackbodyid = mujoco.mjtCamera.mjCAMERA_TRACKING, 1  # the first body is the torso
-    camera.distance, camera.azimuth, camera.elevation = DISTANCE, AZIMUTH, ELEVATION
+    camera.azimuth, (camera.distance, camera.elevation) = AZIMUTH, VIEWS[body.place]
     with _renderer(model, width, height) as renderer:
         for pose in qpos:
             data.qpos = pose
