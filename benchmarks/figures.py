@@ -25,10 +25,14 @@ COLOURS = 128
 """Of a copied image: a third of the bytes."""
 
 
-def oracle(result: Path) -> dict[str, float]:
-    """What the oracle reached on the benchmark of a result file, by name and env steps; nothing where there is none."""
-    path = result.with_stem(result.stem + ORACLE)
-    runs = json.loads(path.read_text())["runs"] if path.exists() else []
+def oracle(result: Path, variant: str = "") -> dict[str, float]:
+    """What the oracle reached on the benchmark of a result file, by name and env steps; nothing where there is none.
+
+    A `variant` (see `publish`) that has none of its own has that of the settings it varies.
+    """
+    stems = (result.stem, result.stem.removesuffix("".join(f"_{word}" for word in variant.split())))
+    paths = [path for path in (result.with_stem(stem + ORACLE) for stem in stems) if path.exists()]
+    runs = json.loads(paths[0].read_text())["runs"] if paths else []
     members = [member for run in runs for member in curves.curves(run["curve"])]
     return {f"oracle, {members[0].env_steps[-1] / 1e6:.1f} M steps": curves.reached(members)} if members else {}
 
@@ -44,7 +48,7 @@ def draw(result: Path, folder: Path = FIGURES) -> Path:
         name = ", ".join([method, env, *options, *filter(None, [content.get("name")])])
         groups.setdefault(name, []).extend(curves.curves(run["curve"]))
     known = () if options else references.levels(env)  # which are of the benchmark as it is
-    levels = {reference.name: reference.returns for reference in known} | oracle(result)
+    levels = {reference.name: reference.returns for reference in known} | oracle(result, content.get("name", ""))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{result.stem}.png"
     curves.draw_groups(path, groups, levels, against=("minutes",), width=3.4 if len(groups) == 1 else 6.8, height=2.7)
@@ -82,11 +86,11 @@ def keep(run: Path, result: str, folder: Path = FIGURES) -> list[Path]:
 
 
 def gallery(results: Sequence[str]) -> str:
-    """Figures of results for README: curves beside each other and links to the others; nothing of what is missing."""
+    """Learning curves of results beside each other, and links to what else is drawn of them, as far as there is any."""
 
     def there(suffix: str) -> dict[str, Path]:
         paths = {result: FIGURES / f"{result}{suffix}.png" for result in results}
-        return {result: path.relative_to(ROOT) for result, path in paths.items() if path.exists()}
+        return {result: path.relative_to(FIGURES.parent) for result, path in paths.items() if path.exists()}
 
     images = [f'<img src="{path}" width="32%" alt="Learning curves, {name}">' for name, path in there("").items()]
     images += [

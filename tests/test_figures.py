@@ -102,6 +102,9 @@ def test_an_oracle_is_a_line_in_the_figure_of_the_others(published, monkeypatch)
     assert list(drawn) == ["moss_cheetah_vel_fast.png"]  # there are no others of ant_dir
     oracle = drawn["moss_cheetah_vel_fast.png"]["oracle, 0.0 M steps"]
     assert oracle == pytest.approx(-25)  # last three evaluations, both seeds
+    taught = publish.Config((published / "0",), name="with labels", out=published, figures=published / "docs")
+    publish.main(taught)
+    assert drawn["moss_cheetah_vel_fast_with_labels.png"]["oracle, 0.0 M steps"] == oracle  # it has none of its own
 
 
 def dark_grey_rows(path):
