@@ -2,7 +2,7 @@
 
     python -m benchmarks.idle
 
-Zero actions, first episodes, all held-out tasks of the benchmarks that README reports.
+Zero actions, first episodes, all held-out tasks of the benchmarks of `REFERENCES`.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Turn run directories into the JSON files that README quotes, and into its figures.
+"""Turn run directories into the JSON files that README and docs/ quote, and into their figures.
 
     python -m benchmarks.publish runs/moss-cheetah_vel-* --note "two runs side by side, one core each"
 

@@ -1,4 +1,4 @@
-"""Write README's results from the JSON files beside this module, and draw them: python -m benchmarks.readme."""
+"""Write the tables of README and docs/results.md from the JSON files, and draw them: python -m benchmarks.readme."""
 
 import dataclasses
 import json
@@ -33,6 +33,18 @@ LEARNING = [path.stem for env in REFERENCES for path in sorted(RESULTS.glob(f"mo
 ADAPTATION = sorted(path.stem for path in RESULTS.glob("adaptation_*.json"))
 RECOGNITION = sorted(path.stem for path in RESULTS.glob("timrl_*_fast.json"))
 """Results that are told by return and by recognition, with figures."""
+MACHINES = {
+    "moss_cheetah_vel_fast": "A, both",
+    "moss_cheetah_dir_fast": "B, both",
+    "moss_cheetah_vel_ood_fast": "C, both",
+    "moss_cheetah_multitask_fast": "D, both",
+    "moss_cheetah_multitask_fast_taught": "D, shared",
+    "moss_cheetah_multitask_fast_found": "E, shared",
+    "moss_ant_dir_fast": ("B", "A", "B"),
+    "moss_ant_goal_fast": ("A", "B, both", "B, both"),
+}
+"""What had cores of another machine than `MACHINE`, or more than one of its two: of all seeds, or of each."""
+MACHINE = "E"
 EARLY = 5
 """Epoch by which the publication's recogniser has learnt two classes."""
 
@@ -61,19 +73,21 @@ def reached(env: str, curve: list[dict[str, Any]]) -> str:
 def learning() -> str:
     """Every published run."""
     rows = []
-    for content in map(read, LEARNING):
+    for result in LEARNING:
+        content, machines = read(result), MACHINES.get(result, MACHINE)
         variant = f", {content['name']}" if content.get("name") else ""
-        for run in content["runs"]:
+        for i, run in enumerate(content["runs"]):
             config, summary = run["config"]["config"], run["summary"]
             env, seeds = config["env"], config["run"]
             seed = str(seeds["seed"]) if seeds["seeds"] == 1 else f"{seeds['seeds']} vmapped"
             returns = [f"{summary[kind]:.1f}" for kind in ("test_return", "best_test_return")]
             seconds = [f"{summary['seconds']:.0f}", f"{summary['compile_seconds']:.0f}"]
             budget = [f"{summary['env_steps']:,}", *seconds]
-            rows.append([f"`{env}`{variant}", seed, *budget, reached(env, run["curve"]), *returns])
+            on = machines if isinstance(machines, str) else machines[i]
+            rows.append([f"`{env}`{variant}", seed, on, *budget, reached(env, run["curve"]), *returns])
             rows[-1].append("; ".join(map(str, levels(env))))
-    head = ["benchmark", "seed", "env steps", "training seconds", "compilation", "reached", "final", "best"]
-    head.append("reference level")
+    head = ["benchmark", "seed", "machine", "env steps", "training seconds", "compilation", "reached"]
+    head += ["final", "best", "reference level"]
     return table(head, rows) + figures.gallery(LEARNING)
 
 
@@ -222,7 +236,7 @@ def callback() -> str:
         *parts, whole = r["milliseconds"].values()
         share = f"{r['milliseconds']['engine'] / whole:.2f}"
         rows.append([r["body"], str(r["batch"]), str(r["threads"]), *(f"{x:.2f}" for x in (*parts, whole)), share])
-    return CALLBACK + table(["body", "batch", "threads", *STAGES, "engine / stack"], rows)
+    return table(["body", "batch", "threads", *STAGES, "engine / stack"], rows)
 
 
 def fidelity() -> str:
@@ -237,60 +251,17 @@ def fidelity() -> str:
     return table(head, rows)
 
 
-CALLBACK = """
-Where the milliseconds of a control step go on the native engine (`python -m benchmarks.callback`): the C engine, moving
-rows into and out of it, their conversion from and to float32, entering and leaving the callback; then the engine as JAX
-sees it, with all of these, and the whole stack.
-
-"""
-
-SECTION = """\
-Zero-shot first episode on held-out tasks, deterministic policy, `--preset=fast`. The machines have two CPU cores each:
-A; B, two thirds as fast; C, half as fast; D, two and a half times as fast (with AVX-512); E, one and a half times. Each
-run had one core of A, but those of `cheetah_vel` had both; of `cheetah_dir` and `ant_goal`'s seeds 1 and 2 both of B;
-of `cheetah_vel_ood` both of C; of `cheetah_multitask` both of D (the taught one's a sweep shared; the found one's both
-of E, which tests shared); of `cheetah_vel_nonstat`, `cheetah_dir_nonstat`, `point_robot` and `ant_multitask` one core
-of E; and seeds 0 and 2 of `ant_dir` had one core of B. Taught, found: a Gaussian per base task, which labels tell it,
-or [what tasks pay for](docs/moss.md#base-tasks-without-labels). A return counts as reached when the mean of three
-evaluations in a row is at least as high. Figures: reference levels are dashed; several seeds are thin
-lines, with their mean and range, or from four on their interquartile mean and its 95 % bootstrap interval:
-
-{learning}
-The same policies some steps after a change of task and when nothing changes, and where tasks do not change, some
-steps after the start on tasks outside the training range and inside; in brackets the ratio of what tasks pay had
-actions been free, which is the speed error's, or, where tasks change, to what is paid 60 to 80 steps after the same
-changes (`python -m benchmarks.adaptation`):
-
-{adaptation}
-TIMRL's recogniser on held-out tasks, over all steps of the first episode and, at the end, some steps after its start or
-the last task change:
-
-{recognition}
-Offline: scores on the scale of ER-TRL's paper (0: its worst behaviour, 100: its best) after few train steps (the
-publication's: 100,000 to 200,000 larger ones, on data of 40 separate agents; here one that was told its task), mean
-over tasks and the last evaluations, its standard deviation over seeds (trained as one vmapped program) where the
-result has each seed's, and in brackets the publication's where it is known. Columns are context and kind of task:
-
-{offline_rl}
-Env steps per second through the whole environment stack (observation, reward, task, time limit, automatic reset); in
-brackets the ratio to the bare C engine in the same run and the seconds of loading, compilation and a first reset
-(`python -m benchmarks.physics`).
-
-{physics}{callback}
-The same policy on both model variants, from the same initial states (`python -m benchmarks.fidelity`):
-
-{fidelity}"""
+PAGES = {
+    ROOT / "README.md": (headline,),
+    ROOT / "docs" / "results.md": (learning, adaptation, recognition, offline_rl, physics, callback, fidelity),
+}
+"""What is written into each page."""
 
 
-def results() -> str:
-    """All tables and figures."""
-    makers = (learning, adaptation, recognition, offline_rl, physics, callback, fidelity)
-    return SECTION.format(**{make.__name__: make() for make in makers})
-
-
-def rewritten(text: str) -> str:
-    """`text` with what is between its markers replaced."""
-    for make in (headline, results):
+def rewritten(page: Path) -> str:
+    """The text of a page with what is between its markers replaced."""
+    text = page.read_text()
+    for make in PAGES[page]:
         name = make.__name__
         begin, end = f"<!-- {name}: written by benchmarks/readme.py -->\n", f"<!-- end of {name} -->\n"
         before, rest = text.split(begin)
@@ -308,8 +279,8 @@ def main(config: Config) -> None:
     for result in LEARNING + RECOGNITION:
         figures.draw(RESULTS / f"{result}.json")
         figures.draw_recognition(RESULTS / f"{result}.json")
-    readme = ROOT / "README.md"
-    readme.write_text(rewritten(readme.read_text()))
+    for page in PAGES:
+        page.write_text(rewritten(page))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Returns that learners are compared with: words in README's table, lines in its figures."""
+"""Returns that learners are compared with: words in tables, lines in figures."""
 
 import json
 from pathlib import Path
