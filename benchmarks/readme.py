@@ -38,8 +38,8 @@ MACHINES = {
     "moss_cheetah_dir_fast": "B, both",
     "moss_cheetah_vel_ood_fast": "C, both",
     "moss_cheetah_multitask_fast": "D, both",
-    "moss_cheetah_multitask_fast_taught": "D, shared",
-    "moss_cheetah_multitask_fast_found": "E, shared",
+    "moss_cheetah_multitask_fast_taught": "D, both, shared",
+    "moss_cheetah_multitask_fast_found": "E, both, shared",
     "moss_ant_dir_fast": ("B", "A", "B"),
     "moss_ant_goal_fast": ("A", "B, both", "B, both"),
 }
