@@ -19,7 +19,7 @@ import tyro
 import envs
 from experiments import rundir
 from metarl_jax.errors import ConfigurationError
-from metarl_jax.training import compilation, guard, loop, report
+from metarl_jax.training import compilation, guard, interrupt, loop, report
 
 ALGORITHMS = {name: f"experiments.{name}" for name in ("moss", "timrl", "cemrl", "er_trl")}
 """Name in config.json -> module."""
@@ -33,6 +33,8 @@ NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOT
 """What it says of a place where nothing can be written, or not that."""
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C stopped, where that is not a run, which ends in good order."""
+UNREAD = 141
+"""Exit code of one whose output nobody reads on: what a shell says of a command that SIGPIPE stopped."""
 
 
 class Algorithm(Protocol):
@@ -53,13 +55,21 @@ def main(module: Any, argv: Sequence[str] | None = None) -> int:
 
 
 def guarded(command: Callable[[], int]) -> int:
-    """Turn wrong inputs, and places that take no file, into one line and exit code 2; show warnings as one line too."""
+    """Turn wrong inputs, and places that take no file, into one line and exit code 2; show warnings as one line too.
+
+    Where nobody reads the output any more, as after `| head`, it ends without a word.
+    """
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
-        return command()
+        code = command()
+        sys.stdout.flush()  # what has no reader says so now, not after the end
+        return code
     except (ConfigurationError, envs.ConfigurationError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
+    except BrokenPipeError:
+        interrupt.silence(interrupt.STDOUT)
+        return UNREAD
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         if error.errno in NOT_WRITABLE:

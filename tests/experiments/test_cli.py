@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import json
 import os
@@ -103,6 +104,23 @@ def test_a_full_disk_is_one_line(capsys):
 def test_a_place_that_takes_no_file_is_one_line(capsys, tmp_path):
     assert cli.guarded(lambda: tmp_path.write_text("")) == 2
     assert capsys.readouterr().err == f"error: Is a directory ({tmp_path}): name another place\n"
+
+
+def test_output_that_nobody_reads_is_no_error(capfd):
+    """As after `| head`: what was written to the pipe, and what still is, vanishes."""
+    ours, theirs = os.pipe()
+    terminal = os.dup(1)
+    try:
+        with open(1, "w", buffering=1, closefd=False) as stdout, contextlib.redirect_stdout(stdout):
+            os.dup2(theirs, 1)
+            os.close(theirs)
+            os.close(ours)
+            assert cli.guarded(lambda: print("found")) == cli.UNREAD
+            print("more", flush=True)
+    finally:
+        os.dup2(terminal, 1)
+        os.close(terminal)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_other_system_errors_are_not_hidden():
