@@ -79,7 +79,10 @@ HELD_FOR = dict.fromkeys(("cheetah_vel", "cheetah_vel_ood"), (200_000, 8_000)) |
 gain late is lost in noise there."""
 
 STEPS_PER_EPOCH = 5_000
-"""Env steps that `fast` collects per epoch; twice as many of an ant."""
+"""Env steps that `fast` collects per epoch; twice as many of a body with many joints."""
+
+MANY_JOINTS = ("ant", "humanoid")
+"""Bodies, which their benchmarks' names begin with."""
 
 FIXED_TEMPERATURE = ("cheetah_vel", "cheetah_vel_ood", "cheetah_vel_nonstat", "cheetah_vel_grid", *MIXTURES)
 """Benchmarks whose rewards have a common scale of about 1 per step: a fixed entropy temperature. On the
@@ -101,18 +104,18 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
     episodes have a head start, because what lies between leaning and sitting up is a fall. Where tasks change, a small
     KL weight lets beliefs change with them, longer windows hold more changes, and beliefs decode any transition of the
     task's segment. Where a step changes little of what is paid, encoders are told that change, and rewards as if
-    actions were free. Ants differ: see `_of_ant`.
+    actions were free. Ants and humanoids differ: see `_of_many_joints`.
     """
     env, horizon = spec.name, spec.horizon
     several = _base_tasks(spec) > 1
     small_steps = several or env in GOALS
-    ant = env.startswith("ant")
-    steps_per_epoch = (2 if ant else 1) * STEPS_PER_EPOCH
+    many_joints = env.startswith(MANY_JOINTS)
+    steps_per_epoch = (2 if many_joints else 1) * STEPS_PER_EPOCH
     changes = not (spec.stationary or several)
     vae_window = min(128 if changes else 64, horizon)
     vae_steps = 2_048 if changes else 1_024
     decode = "trajectory" if not spec.stationary else "task" if several or env in GOALS else "next"
-    sac_updates = 800 if several and not ant else 1_600
+    sac_updates = 800 if several and not many_joints else 1_600
     floor = tuple(FLOORS.get(family, -1.5) for family in spec.families) if env in RELATIVE_ERRORS else ()
     sac_held_for, vae_held_for = HELD_FOR.get(env, (None, None))
     imagines = env in OUT_OF_RANGE and spec.stationary
@@ -172,11 +175,11 @@ def fast(spec: EnvSpec) -> tuple[moss.Config, trainer.Config]:
         replay_rows=2_000_000 // horizon,
         initial_episodes=max(20, 20_000 // horizon),
     )
-    return _of_ant(agent, several, small_steps, spec.action_cost) if ant else agent, data
+    return _of_many_joints(agent, several, small_steps, spec.action_cost) if many_joints else agent, data
 
 
-def _of_ant(agent: moss.Config, several: bool, small_steps: bool, action_cost: float) -> moss.Config:
-    """What an ant needs instead, which is hard to move.
+def _of_many_joints(agent: moss.Config, several: bool, small_steps: bool, action_cost: float) -> moss.Config:
+    """What a body needs instead that is hard to move, as an ant, or to hold upright, as a humanoid.
 
     Its networks have no embedding that all of its joints must pass through, and are larger where it has one family;
     updates are small and many, and actions vary more. Where a step changes little of what is paid, critics, decoder and
