@@ -68,6 +68,8 @@ def guarded(command: Callable[[], int]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
     except BrokenPipeError:
+        if not interrupt.unread(interrupt.STDOUT):
+            raise
         interrupt.silence(interrupt.STDOUT)
         return UNREAD
     except OSError as error:

@@ -40,7 +40,7 @@ def paper(spec: EnvSpec) -> tuple[moss.Config, trainer.Config, int]:
     the belief before the step, and the transitions of a batch come from as many episodes. Here they are drawn from 256
     episodes for 64 updates. Under the belief after the step, what the first steps reveal was 93 % of the critics' loss
     on cheetah_vel. `use_trajectory_sample_sac` is read as whole trajectories, of which no step is drawn less than
-    another, and `use_normalized_env` as standardised observations: without either MoSS idled for twice as long there.
+    another, and `use_normalized_env` as standardised observations: without them MoSS idled nearly twice as long there.
     Nothing tells the VAE's weights: KL's is that of `fast`, the contrastive loss's a tenth of the reward's.
     """
     k = _base_tasks(spec)

@@ -39,7 +39,6 @@ def published(tmp_path, monkeypatch):
     first, second = run(tmp_path / "0"), run(tmp_path / "1", seed=2)
     Image.new("RGB", (8, 6)).save(first / "latents.png")
     Image.new("RGB", (4, 4)).save(second / "response.png")
-    monkeypatch.setattr(figures, "ROOT", tmp_path)
     monkeypatch.setattr(figures, "FIGURES", tmp_path / "docs")
     publish.main(publish.Config((first, second), out=tmp_path, figures=tmp_path / "docs"))
     return tmp_path

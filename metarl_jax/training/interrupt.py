@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import stat
 import threading
@@ -11,6 +12,13 @@ from types import FrameType
 LOST_TERMINAL = getattr(signal, "SIGHUP", None)
 """What says that a window was closed, or a connection; None where the system knows no such signal."""
 STDOUT, STDERR = 1, 2
+
+
+def unread(descriptor: int) -> bool:
+    """Whether what is written there goes to nobody any more, as after `| head`."""
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return bool(poll.poll(0))  # nothing but an error, or a reader that hung up, is told unasked
 
 
 def silence(descriptor: int) -> None:

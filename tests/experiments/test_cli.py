@@ -126,6 +126,10 @@ def test_output_that_nobody_reads_is_no_error(capfd):
 def test_other_system_errors_are_not_hidden():
     with pytest.raises(FileNotFoundError):
         cli.guarded(lambda: Path("no such file").read_text())
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with open(theirs, "wb", buffering=0) as pipe, pytest.raises(BrokenPipeError):  # not of the command's own output
+        cli.guarded(lambda: pipe.write(b"found"))
 
 
 def test_a_run_is_never_overwritten(capsys, trained):
